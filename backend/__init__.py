@@ -1,0 +1,1 @@
+"""nextbatch: a Label Studio ML backend that decides what people should label next."""

@@ -1,0 +1,114 @@
+"""What can be configured: the process from its environment, a project from its YAML. Each default stands here, once."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The process: addresses, secrets and folders, from environment variables (or `*_FILE` mounts through `secrets_dir`)."""
+
+    model_config = SettingsConfigDict(env_prefix="NEXTBATCH_", extra="ignore", populate_by_name=True)
+
+    home: Path = Field(default=Path("~/.local/share/nextbatch"), description="Database, vectors and artefacts.")
+    cache: Path = Field(default=Path("~/.cache/nextbatch"), description="Environments of their own; may be deleted.")
+    database_url: str | None = Field(default=None, description="SQLAlchemy URL; default: SQLite below home.")
+    url: str | None = Field(default=None, description="Address under which Label Studio reaches this backend.")
+    data_root: Path | None = Field(default=None, description="Local files are read only below this folder.")
+    username: str | None = Field(default=None, description="Basic auth of the ML backend.")
+    password: SecretStr | None = Field(default=None, description="Basic auth of the ML backend.")
+    webhook_secret: SecretStr | None = Field(default=None, description="Value of the X-Nextbatch-Secret header.")
+    predict_deadline_s: float = Field(default=5.0, gt=0, description="/predict answers within this.")
+    worker_threads: int = Field(default=2, ge=1, description="Threads of numerical libraries in the worker.")
+    label_studio_url: str | None = Field(default=None, validation_alias="LABEL_STUDIO_URL")
+    label_studio_api_key: SecretStr | None = Field(default=None, validation_alias="LABEL_STUDIO_API_KEY")
+    triton_url: str | None = Field(default=None, validation_alias="TRITON_URL", description="host:port of gRPC; default: embedded.")
+
+    def model_post_init(self, _context: Any) -> None:
+        self.home = self.home.expanduser().absolute()
+        self.cache = self.cache.expanduser().absolute()
+
+    @property
+    def database(self) -> str:
+        """SQLAlchemy URL of the database, with a driver that is installed."""
+        if self.database_url is None:
+            return f"sqlite:///{self.home / 'nextbatch.db'}"
+        return self.database_url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()
+
+
+class Section(BaseModel):
+    """A part of a project's YAML: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LabelStudioSection(Section):
+    title: str | None = Field(default=None, description="Title of the project in Label Studio; default: the name.")
+    project_id: int | None = Field(default=None, description="An existing Label Studio project to connect to.")
+    label_config: str | None = Field(default=None, description="XML for a new project; default: made from `labels`.")
+    labels: tuple[str, ...] = Field(default=(), description="Choices of a new image-classification project.")
+
+
+class PoolSection(Section):
+    """Where items come from. Exactly one of `tasks` (already in Label Studio), `folder`, `manifest` or `prefix`."""
+
+    source: Literal["tasks", "folder", "manifest", "prefix"] = "tasks"
+    path: str | None = Field(default=None, description="Folder, manifest file, or s3:// prefix.")
+    holdout_path: str | None = Field(default=None, description="Folder of class folders: labelled items for the holdout.")
+    holdout_items: Annotated[int, Field(ge=0)] = 500
+    max_items: int | None = Field(default=None, ge=1, description="Take a uniform random sample of this size.")
+    allow_hosts: tuple[str, ...] = Field(default=(), description="Hosts in private address ranges that items may come from.")
+    allow_buckets: tuple[str, ...] = Field(default=(), description="bucket or bucket/prefix that S3 items may come from.")
+    s3_endpoint: str | None = Field(default=None, description="Endpoint of an S3-compatible store.")
+    s3_region: str = "us-east-1"
+
+
+class EncoderSection(Section):
+    name: Literal["efficientnet-lite0", "resnet18"] = "efficientnet-lite0"
+    weights: Path | None = Field(default=None, description="A state-dict file; default: the package's or the hub's weights.")
+    precision: Literal["bf16", "fp32"] = Field(default="bf16", description="Used where the CPU has it, else fp32.")
+
+
+class BatchSection(Section):
+    size: Annotated[int, Field(ge=1, le=100_000)] = 50
+    holdout_share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.1, description="Share of every batch drawn uniformly at random, for the holdout, for good."
+    )
+    first_holdout: Annotated[int, Field(ge=0)] = Field(default=20, description="At least so many in the first batch.")
+
+
+class StrategySection(Section):
+    name: str = "auto"
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class TriggerSection(Section):
+    """A round starts when `new_labels` came and it has been quiet, or when the batch runs out."""
+
+    new_labels: Annotated[int, Field(ge=1)] = 20
+    quiet_s: Annotated[float, Field(ge=0)] = 5.0
+    max_wait_s: Annotated[float, Field(ge=0)] = 300.0
+    rest_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+
+class ProjectConfig(Section):
+    """A project's configuration as a service: one YAML file."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    label_studio: LabelStudioSection = LabelStudioSection()
+    pool: PoolSection = PoolSection()
+    encoder: EncoderSection = EncoderSection()
+    batch: BatchSection = BatchSection()
+    strategy: StrategySection = StrategySection()
+    trigger: TriggerSection = TriggerSection()
+    publish: Literal["reorder", "create"] = "reorder"
+    seed: int = 0
