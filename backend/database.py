@@ -1,0 +1,283 @@
+"""Tables and sessions. The database is the truth; Label Studio is where people work.
+
+SQLite by default, Postgres by URL; one set of tables for both. Times are UTC with a zone.
+"""
+
+import datetime as dt
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+
+from backend.errors import UnknownProject
+from backend.settings import ProjectConfig, settings
+
+
+class UtcTime(sa.TypeDecorator[dt.datetime]):
+    """A moment in UTC. SQLite forgets zones, so they are put back on reading."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
+        return None if value is None else value.astimezone(dt.UTC)
+
+    def process_result_value(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
+        return None if value is None else value.replace(tzinfo=value.tzinfo or dt.UTC)
+
+
+def now() -> dt.datetime:
+    """The one clock: UTC."""
+    return dt.datetime.now(dt.UTC)
+
+
+class Table(DeclarativeBase):
+    type_annotation_map = {dt.datetime: UtcTime, dict[str, Any]: sa.JSON, list[Any]: sa.JSON}  # noqa: RUF012 - SQLAlchemy's protocol
+
+
+class Project(Table):
+    """A pool, a configuration and a label source."""
+
+    __tablename__ = "projects"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    config: Mapped[dict[str, Any]]
+    config_version: Mapped[int] = mapped_column(default=1)
+    studio_project_id: Mapped[int | None] = mapped_column(unique=True)
+    label_config: Mapped[str] = mapped_column(sa.Text, default="")
+    sync_cursor: Mapped[str | None] = mapped_column(sa.String(64))
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
+
+    @property
+    def settings(self) -> ProjectConfig:
+        """The configuration, checked."""
+        return ProjectConfig.model_validate(self.config)
+
+
+class ProjectSettings(Table):
+    """Every configuration that a project ever had."""
+
+    __tablename__ = "project_settings"
+    project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    config: Mapped[dict[str, Any]]
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
+
+
+class Item(Table):
+    """One thing that can be labelled. `content_hash` is known once its bytes were read."""
+
+    __tablename__ = "items"
+    __table_args__ = (
+        sa.UniqueConstraint("project_id", "key"),
+        sa.Index("ix_items_task", "project_id", "task_id"),
+        sa.Index("ix_items_state", "project_id", "state"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"))
+    key: Mapped[str] = mapped_column(
+        sa.String(40)
+    )  # sha256 of the URI, 160 bits: what tasks carry as nextbatch_key
+    uri: Mapped[str] = mapped_column(sa.Text)
+    content_hash: Mapped[str | None] = mapped_column(sa.String(64))
+    task_id: Mapped[int | None]
+    is_holdout: Mapped[bool] = mapped_column(default=False)
+    state: Mapped[str] = mapped_column(sa.String(8), default="new")  # new | encoded | failed | gone
+    failure: Mapped[str | None] = mapped_column(sa.Text)
+    data: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
+
+
+class Annotation(Table):
+    """What a person said of an item, as last seen; `label` is None for a skip."""
+
+    __tablename__ = "annotations"
+    __table_args__ = (
+        sa.UniqueConstraint("project_id", "external_id"),
+        sa.Index("ix_annotations_item", "item_id"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"))
+    item_id: Mapped[int] = mapped_column(sa.ForeignKey("items.id"))
+    external_id: Mapped[int]
+    label: Mapped[str | None] = mapped_column(sa.Text)
+    annotator: Mapped[str | None] = mapped_column(sa.String(255))
+    lead_time_s: Mapped[float | None]
+    created_at: Mapped[dt.datetime]
+    updated_at: Mapped[dt.datetime]
+    deleted_at: Mapped[dt.datetime | None]
+
+
+class Event(Table):
+    """Something that Label Studio told us; read when a round that began later ended."""
+
+    __tablename__ = "events"
+    __table_args__ = (sa.Index("ix_events_unread", "project_id", "round_number"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"))
+    action: Mapped[str] = mapped_column(sa.String(64))
+    task_ids: Mapped[list[Any]] = mapped_column(default=list)
+    annotation_ids: Mapped[list[Any]] = mapped_column(default=list)
+    received_at: Mapped[dt.datetime] = mapped_column(default=now)
+    round_number: Mapped[int | None]
+
+
+class Round(Table):
+    """One turn of the loop; `number` is claimed once, `step` is where it is."""
+
+    __tablename__ = "rounds"
+    __table_args__ = (sa.UniqueConstraint("project_id", "number"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"))
+    number: Mapped[int]
+    workflow_id: Mapped[str] = mapped_column(sa.String(128))
+    trigger: Mapped[str] = mapped_column(sa.String(32), default="hand")
+    state: Mapped[str] = mapped_column(
+        sa.String(10), default="waiting"
+    )  # waiting | running | done | failed | cancelled
+    step: Mapped[str] = mapped_column(sa.String(16), default="")
+    progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    report: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    failure: Mapped[str | None] = mapped_column(sa.Text)
+    due_at: Mapped[dt.datetime | None]
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
+    started_at: Mapped[dt.datetime | None]
+    finished_at: Mapped[dt.datetime | None]
+
+
+class ModelVersion(Table):
+    """Encoder digest + head digest + lineage; immutable but for its state; named `v<number>`."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (sa.UniqueConstraint("project_id", "number"), sa.UniqueConstraint("round_id"))
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"))
+    round_id: Mapped[int] = mapped_column(sa.ForeignKey("rounds.id"))
+    number: Mapped[int]
+    parent_id: Mapped[int | None] = mapped_column(sa.ForeignKey("model_versions.id"))
+    encoder_digest: Mapped[str] = mapped_column(sa.String(64))
+    head_digest: Mapped[str] = mapped_column(sa.String(64))
+    snapshot: Mapped[str] = mapped_column(sa.String(64))
+    seed: Mapped[int] = mapped_column(sa.BigInteger)
+    metrics: Mapped[dict[str, Any]]
+    lineage: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    state: Mapped[str] = mapped_column(
+        sa.String(10), default="candidate"
+    )  # candidate | champion | retired | refused
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
+
+    @property
+    def name(self) -> str:
+        return f"v{self.number}"
+
+
+class Batch(Table):
+    """The ordered items put in front of people by one round."""
+
+    __tablename__ = "batches"
+    __table_args__ = (sa.UniqueConstraint("project_id", "number"), sa.UniqueConstraint("round_id"))
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"))
+    round_id: Mapped[int] = mapped_column(sa.ForeignKey("rounds.id"))
+    number: Mapped[int]
+    version: Mapped[str] = mapped_column(sa.String(64))  # as published, such as v7+b12
+    model_version_id: Mapped[int | None] = mapped_column(sa.ForeignKey("model_versions.id"))
+    strategy: Mapped[str] = mapped_column(sa.String(64))
+    policy: Mapped[str] = mapped_column(sa.Text, default="")
+    state: Mapped[str] = mapped_column(sa.String(10), default="selected")  # selected | published | replaced
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
+    published_at: Mapped[dt.datetime | None]
+
+
+class Pick(Table):
+    """One item of a batch: its rank and why it is there. Propensity is NULL where the pick is deterministic."""
+
+    __tablename__ = "picks"
+    batch_id: Mapped[int] = mapped_column(sa.ForeignKey("batches.id"), primary_key=True)
+    rank: Mapped[int] = mapped_column(primary_key=True)
+    item_id: Mapped[int] = mapped_column(sa.ForeignKey("items.id"), index=True)
+    utility: Mapped[float | None]
+    propensity: Mapped[float | None]
+    reason: Mapped[str] = mapped_column(sa.Text, default="")
+    is_random_slice: Mapped[bool] = mapped_column(default=False)
+    is_kept: Mapped[bool] = mapped_column(default=False)  # left over from the batch before
+    prediction: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON)
+
+
+class Alert(Table):
+    """Something a person should know: what was seen and what to do."""
+
+    __tablename__ = "alerts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"), index=True)
+    round_id: Mapped[int | None] = mapped_column(sa.ForeignKey("rounds.id"))
+    severity: Mapped[str] = mapped_column(sa.String(8))  # note | warn | stop
+    code: Mapped[str] = mapped_column(sa.String(64))
+    message: Mapped[str] = mapped_column(sa.Text)
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
+
+
+class Worker(Table):
+    """A heartbeat per worker process; `executor_id` is what the round engine knows it by."""
+
+    __tablename__ = "workers"
+    executor_id: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    host: Mapped[str] = mapped_column(sa.String(255))
+    pid: Mapped[int]
+    started_at: Mapped[dt.datetime] = mapped_column(default=now)
+    seen_at: Mapped[dt.datetime] = mapped_column(default=now)
+
+
+def open_engine(url: str, busy_timeout_ms: int = 5_000) -> sa.Engine:
+    """An engine for `url`. On SQLite: WAL, and transactions begin IMMEDIATE, so that none dies of an upgrade."""
+    if not url.startswith("sqlite"):
+        return sa.create_engine(url, pool_pre_ping=True, pool_size=10)
+    engine = sa.create_engine(url, connect_args={"timeout": busy_timeout_ms / 1000})
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # SQLAlchemy's own BEGIN below is the only one
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        is_reader = connection.get_execution_options().get("readonly", False)
+        connection.exec_driver_sql("BEGIN" if is_reader else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+@lru_cache(maxsize=1)
+def engine() -> sa.Engine:
+    """The process's engine on the configured database."""
+    return open_engine(settings().database)
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """A session that writes: committed at the end, rolled back on any error."""
+    with sessionmaker(engine(), expire_on_commit=False).begin() as session:
+        yield session
+
+
+@contextmanager
+def reading() -> Iterator[Session]:
+    """A session that only reads; on SQLite it never waits for a writer."""
+    reader = engine().execution_options(readonly=True)
+    with sessionmaker(reader, expire_on_commit=False)() as session:
+        yield session
+
+
+def project_named(session: Session, name: str) -> Project:
+    """The project of that name, or an error that lists the known ones."""
+    project = session.scalar(sa.select(Project).where(Project.name == name))
+    if project is None:
+        known = ", ".join(session.scalars(sa.select(Project.name).order_by(Project.name))) or "none yet"
+        raise UnknownProject(name=name, known=known)
+    return project
