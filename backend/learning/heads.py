@@ -34,8 +34,8 @@ _CHUNK_ROWS = 8_192  # 40 MiB of float32 at 1,280 features
 class Head:
     """Multinomial logistic regression on standardised embeddings, calibrated by one temperature.
 
-    ``softmax(((x - mean) / scale @ weights + bias) / temperature)`` with ``mean`` and ``scale`` (d,), ``weights``
-    (d, K) and ``bias`` (K,), all float32 and read-only, for K = ``len(classes)``.
+    ``softmax(((x - mean) / scale @ weights + bias) / temperature)`` with ``mean`` and ``scale`` (d,),
+    ``weights`` (d, K), ``bias`` (K,), all float32 and read-only, for K = ``len(classes)``.
     Equal heads have equal digests.
     """
 
@@ -133,9 +133,7 @@ class Head:
     @cached_property
     def _folded(self) -> tuple[Floats, Floats]:
         """Standardisation and temperature folded into the weights: one matrix product a chunk is left."""
-        weights = self.weights.astype(np.float64) / (
-            self.scale[:, None].astype(np.float64) * self.temperature
-        )
+        weights = self.weights.astype(np.float64) / (self.scale[:, None].astype(np.float64) * self.temperature)
         bias = self.bias.astype(np.float64) / self.temperature - self.mean.astype(np.float64) @ weights
         return weights.astype(np.float32), bias.astype(np.float32)
 
