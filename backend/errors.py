@@ -1,6 +1,6 @@
 """Every error that nextbatch raises on purpose: a class per cause, whose docstring is its message.
 
-A docstring may name facts in braces; they are given as keyword arguments: ``raise UnknownStrategy(name="margn", nearest="margin")``.
+A docstring may name facts in braces; they are given as keyword arguments: ``raise MissingSetting(name=…, mend=…)``.
 What the user can mend, the message says how to mend.
 """
 

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """The process: addresses, secrets and folders, from environment variables (or `*_FILE` mounts through `secrets_dir`)."""
+    """The process: addresses, secrets and folders, from environment variables."""
 
     model_config = SettingsConfigDict(env_prefix="NEXTBATCH_", extra="ignore", populate_by_name=True)
 
@@ -25,7 +25,9 @@ class Settings(BaseSettings):
     worker_threads: int = Field(default=2, ge=1, description="Threads of numerical libraries in the worker.")
     label_studio_url: str | None = Field(default=None, validation_alias="LABEL_STUDIO_URL")
     label_studio_api_key: SecretStr | None = Field(default=None, validation_alias="LABEL_STUDIO_API_KEY")
-    triton_url: str | None = Field(default=None, validation_alias="TRITON_URL", description="host:port of gRPC; default: embedded.")
+    triton_url: str | None = Field(
+        default=None, validation_alias="TRITON_URL", description="host:port of gRPC; default: embedded."
+    )
 
     def model_post_init(self, _context: Any) -> None:
         self.home = self.home.expanduser().absolute()
@@ -63,18 +65,26 @@ class PoolSection(Section):
 
     source: Literal["tasks", "folder", "manifest", "prefix"] = "tasks"
     path: str | None = Field(default=None, description="Folder, manifest file, or s3:// prefix.")
-    holdout_path: str | None = Field(default=None, description="Folder of class folders: labelled items for the holdout.")
+    holdout_path: str | None = Field(
+        default=None, description="Folder of class folders: labelled items for the holdout."
+    )
     holdout_items: Annotated[int, Field(ge=0)] = 500
     max_items: int | None = Field(default=None, ge=1, description="Take a uniform random sample of this size.")
-    allow_hosts: tuple[str, ...] = Field(default=(), description="Hosts in private address ranges that items may come from.")
-    allow_buckets: tuple[str, ...] = Field(default=(), description="bucket or bucket/prefix that S3 items may come from.")
+    allow_hosts: tuple[str, ...] = Field(
+        default=(), description="Hosts in private address ranges that items may come from."
+    )
+    allow_buckets: tuple[str, ...] = Field(
+        default=(), description="bucket or bucket/prefix that S3 items may come from."
+    )
     s3_endpoint: str | None = Field(default=None, description="Endpoint of an S3-compatible store.")
     s3_region: str = "us-east-1"
 
 
 class EncoderSection(Section):
     name: Literal["efficientnet-lite0", "resnet18"] = "efficientnet-lite0"
-    weights: Path | None = Field(default=None, description="A state-dict file; default: the package's or the hub's weights.")
+    weights: Path | None = Field(
+        default=None, description="A state-dict file; default: the package's or the hub's weights."
+    )
     precision: Literal["bf16", "fp32"] = Field(default="bf16", description="Used where the CPU has it, else fp32.")
 
 

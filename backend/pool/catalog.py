@@ -1,0 +1,210 @@
+"""The catalogue of items: what there is, what is encoded, what failed, what has a label. All of it in the database."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from typing import Any, TypeVar
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from sqlalchemy.orm import Session
+
+from backend.database import Annotation, Item, now
+
+T = TypeVar("T")
+CHUNK = 500  # rows a statement: SQLite allows 32,766 variables, and a short transaction lets the web process in
+
+
+@dataclass(frozen=True)
+class NewItem:
+    """An item as it arrives. `key` defaults to the hash of its URI (or text)."""
+
+    uri: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    task_id: int | None = None
+    is_holdout: bool = False
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An item with the label that its annotations agree on most; `annotation_ids` are those that say so."""
+
+    item_id: int
+    content_hash: str
+    label: str
+    is_holdout: bool
+    annotation_ids: tuple[int, ...]
+    annotators: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The pool: encoded items without a label. `ids` (n,) int64; `hashes` has n content hashes, in the same order."""
+
+    ids: NDArray[np.int64]
+    hashes: tuple[str, ...]
+
+
+def chunks(rows: Iterable[T], size: int = CHUNK) -> Iterable[list[T]]:
+    """`rows` in lists of at most `size`."""
+    rest = iter(rows)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def item_key(uri: str) -> str:
+    """40 hex digits of the URI's sha256: the name that a task carries as `nextbatch_key`."""
+    return hashlib.sha256(uri.encode()).hexdigest()[:40]
+
+
+def add_items(session: Session, project_id: int, items: Iterable[NewItem]) -> int:
+    """Add what is new and fill in task ids that became known. Returns how many were new. Idempotent."""
+    added = 0
+    for chunk in chunks(_distinct(items)):
+        known = {
+            item.key: item
+            for item in session.scalars(
+                sa.select(Item).where(Item.project_id == project_id, Item.key.in_([new.key for new in chunk]))
+            )
+        }
+        for new in chunk:
+            item = known.get(new.key)
+            if item is None:
+                session.add(
+                    Item(
+                        project_id=project_id,
+                        key=new.key,
+                        uri=new.uri,
+                        data=dict(new.data),
+                        task_id=new.task_id,
+                        is_holdout=new.is_holdout,
+                    )
+                )
+                added += 1
+            elif new.task_id is not None and item.task_id != new.task_id:
+                item.task_id = new.task_id
+        session.flush()
+    return added
+
+
+def _distinct(items: Iterable[NewItem]) -> Iterable[NewItem]:
+    seen: set[str] = set()
+    for item in items:
+        key = item.key or item_key(item.uri)
+        if key not in seen:
+            seen.add(key)
+            yield NewItem(item.uri, item.data, item.task_id, item.is_holdout, key)
+
+
+def mark_encoded(session: Session, hashes: Mapping[int, str]) -> None:
+    """Record the content hash of items that are in the embedding store: item id to sha256."""
+    session.execute(
+        sa.update(Item),
+        [{"id": id_, "content_hash": hash_, "state": "encoded", "failure": None} for id_, hash_ in hashes.items()],
+    )
+
+
+def mark_failed(session: Session, reasons: Mapping[int, str]) -> None:
+    """Record why items could not be encoded: item id to reason."""
+    session.execute(
+        sa.update(Item), [{"id": id_, "state": "failed", "failure": reason} for id_, reason in reasons.items()]
+    )
+
+
+def new_items(session: Session, project_id: int, first_id: int = 0, limit: int = 10_000) -> Sequence[tuple[int, str]]:
+    """Items that nobody tried to encode yet, as (id, uri), by id from `first_id` on."""
+    rows = session.execute(
+        sa.select(Item.id, Item.uri)
+        .where(Item.project_id == project_id, Item.state == "new", Item.id >= first_id)
+        .order_by(Item.id)
+        .limit(limit)
+    )
+    return [(id_, uri) for id_, uri in rows]
+
+
+def encoded_items(session: Session, project_id: int) -> list[tuple[int, str, str]]:
+    """Every encoded item as (id, uri, content hash)."""
+    rows = session.execute(
+        sa.select(Item.id, Item.uri, Item.content_hash)
+        .where(Item.project_id == project_id, Item.state == "encoded", Item.content_hash.is_not(None))
+        .order_by(Item.id)
+    )
+    return [(id_, uri, hash_ or "") for id_, uri, hash_ in rows]
+
+
+def forget_embeddings(session: Session, item_ids: Iterable[int]) -> None:
+    """Let items be encoded again: their rows are not in the store of the project's encoder."""
+    for chunk in chunks(item_ids):
+        session.execute(sa.update(Item).where(Item.id.in_(chunk)).values(state="new"))
+
+
+def candidates(session: Session, project_id: int, needs_task: bool) -> Candidates:
+    """The pool: encoded, not in the holdout, and with no annotation (a skip is one too)."""
+    touched = sa.select(Annotation.item_id).where(Annotation.project_id == project_id, Annotation.deleted_at.is_(None))
+    query = (
+        sa.select(Item.id, Item.content_hash)
+        .where(
+            Item.project_id == project_id,
+            Item.state == "encoded",
+            Item.is_holdout.is_(False),
+            Item.id.not_in(touched),
+        )
+        .order_by(Item.id)
+    )
+    if needs_task:
+        query = query.where(Item.task_id.is_not(None))
+    rows = session.execute(query).all()
+    return Candidates(np.array([row[0] for row in rows], dtype=np.int64), tuple(row[1] or "" for row in rows))
+
+
+def labelled(session: Session, project_id: int) -> list[Labelled]:
+    """Encoded items with a label, by item id: the most frequent label wins, the latest among equals."""
+    rows = session.execute(
+        sa.select(Annotation, Item.content_hash, Item.is_holdout)
+        .join(Item, Item.id == Annotation.item_id)
+        .where(
+            Annotation.project_id == project_id,
+            Annotation.deleted_at.is_(None),
+            Annotation.label.is_not(None),
+            Item.state == "encoded",
+        )
+        .order_by(Annotation.item_id, Annotation.updated_at, Annotation.external_id)
+    )
+    votes: dict[int, list[tuple[Annotation, str, bool]]] = defaultdict(list)
+    for annotation, content_hash, is_holdout in rows:
+        votes[annotation.item_id].append((annotation, content_hash, is_holdout))
+    return [_agreed(item_id, given) for item_id, given in sorted(votes.items())]
+
+
+def _agreed(item_id: int, votes: list[tuple[Annotation, str, bool]]) -> Labelled:
+    counts = Counter(annotation.label for annotation, *_ in votes)
+    most = max(counts.values())
+    label = next(a.label for a, *_ in reversed(votes) if counts[a.label] == most)
+    agreeing = [annotation for annotation, *_ in votes if annotation.label == label]
+    return Labelled(
+        item_id=item_id,
+        content_hash=votes[0][1],
+        label=label or "",
+        is_holdout=votes[0][2],
+        annotation_ids=tuple(annotation.external_id for annotation in agreeing),
+        annotators=tuple(sorted({annotation.annotator or "?" for annotation in agreeing})),
+    )
+
+
+def mark_deleted(session: Session, project_id: int, external_ids: Iterable[int]) -> None:
+    """Record that annotations are gone from the label source; their rows stay as history."""
+    for chunk in chunks(external_ids):
+        session.execute(
+            sa.update(Annotation)
+            .where(
+                Annotation.project_id == project_id,
+                Annotation.external_id.in_(chunk),
+                Annotation.deleted_at.is_(None),
+            )
+            .values(deleted_at=now())
+        )

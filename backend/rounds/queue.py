@@ -1,0 +1,112 @@
+"""Ask for a round: one runs and at most one waits per project. Torch-free, so that the web process may ask too.
+
+A round's number is its identity. Asking while a round waits changes nothing; asking while one runs makes the next
+number wait. The row and the engine's workflow are written in the caller's transaction, so an event and the round
+that it causes are durable together or not at all.
+"""
+
+import datetime as dt
+from functools import lru_cache
+
+import sqlalchemy as sa
+from dbos import DBOSClient, DBOSPortableJSONSerializer, run_dbos_database_migrations
+from sqlalchemy.orm import Session
+
+from backend import migrations
+from backend.database import Batch, Event, Pick, Project, Round, engine, now
+from backend.settings import settings
+
+ROUNDS = "rounds"
+APPLICATION = "nextbatch"
+APPLICATION_VERSION = "1"  # pinned: DBOS would otherwise hash the code, and an upgrade would strand rounds in flight
+FORCING_ACTIONS = ("START_TRAINING",)
+LABEL_ACTIONS = ("ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED")
+
+
+def prepare_database() -> None:
+    """Bring our tables and the engine's to the newest version. Runs before any process connects."""
+    settings().home.mkdir(parents=True, exist_ok=True)
+    migrations.upgrade(engine())
+    run_dbos_database_migrations(system_database_url=settings().database)
+
+
+@lru_cache(maxsize=1)
+def client() -> DBOSClient:
+    """The engine as seen from outside the worker."""
+    return DBOSClient(system_database_engine=engine(), serializer=DBOSPortableJSONSerializer())
+
+
+def workflow_id(project_id: int, number: int) -> str:
+    return f"round:{project_id}:{number}"
+
+
+def request_round(session: Session, project_id: int, trigger: str) -> Round:
+    """The round that will see all that is committed before it begins; made in this transaction if none waits."""
+    session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update())
+    latest = session.scalar(
+        sa.select(Round).where(Round.project_id == project_id).order_by(Round.number.desc()).limit(1)
+    )
+    if latest is not None and latest.state == "waiting":
+        return latest
+    number = 1 if latest is None else latest.number + 1
+    round_ = Round(project_id=project_id, number=number, workflow_id=workflow_id(project_id, number), trigger=trigger)
+    session.add(round_)
+    session.flush()
+    client().enqueue_in_transaction(
+        session,
+        {
+            "queue_name": ROUNDS,
+            "workflow_name": "round",
+            "workflow_id": round_.workflow_id,
+            "queue_partition_key": str(project_id),
+            "app_version": APPLICATION_VERSION,
+        },
+        project_id,
+        number,
+    )
+    return round_
+
+
+def due_trigger(session: Session, project: Project, at: dt.datetime | None = None) -> str | None:
+    """Why a round is due, or None: new labels and quiet (or too long a wait), a batch running out, a demand."""
+    rules = project.settings.trigger
+    unread = session.execute(
+        sa.select(Event.action, sa.func.count(), sa.func.min(Event.received_at), sa.func.max(Event.received_at))
+        .where(Event.project_id == project.id, Event.round_number.is_(None))
+        .group_by(Event.action)
+    ).all()
+    if not unread:
+        return None
+    if any(action in FORCING_ACTIONS for action, *_ in unread):
+        return "start_training"
+    labels = [row for row in unread if row[0] in LABEL_ACTIONS]
+    if not labels:
+        return None
+    at = at or now()
+    waited_s = (at - min(row[2] for row in labels)).total_seconds()
+    quiet_s = (at - max(row[3] for row in labels)).total_seconds()
+    if sum(row[1] for row in labels) >= rules.new_labels and (quiet_s >= rules.quiet_s or waited_s >= rules.max_wait_s):
+        return "new_labels"
+    if rules.rest_share > 0 and rest_of_batch(session, project.id) <= rules.rest_share:
+        return "batch_runs_out"
+    return None
+
+
+def rest_of_batch(session: Session, project_id: int) -> float:
+    """Share of the published batch for which no annotation event came yet; 0 where there is no batch."""
+    batch = session.scalar(
+        sa.select(Batch).where(Batch.project_id == project_id, Batch.state == "published").order_by(Batch.number.desc())
+    )
+    if batch is None:
+        return 0.0
+    size = session.scalar(sa.select(sa.func.count()).select_from(Pick).where(Pick.batch_id == batch.id)) or 0
+    done = session.scalar(
+        sa.select(sa.func.count())
+        .select_from(Event)
+        .where(
+            Event.project_id == project_id,
+            Event.action.in_(LABEL_ACTIONS[:2]),
+            Event.received_at >= (batch.published_at or batch.created_at),
+        )
+    )
+    return 1.0 if size == 0 else max(0.0, 1 - (done or 0) / size)
