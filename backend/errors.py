@@ -57,3 +57,190 @@ class HoldoutMismatch(NextbatchError):
 
 class SnapshotUnreadable(NextbatchError):
     """The data snapshot in {path} cannot be used: {problem}. The next round writes it again from the database."""
+
+
+# --- pool: reading items ------------------------------------------------------------------------------------
+# An ItemUnreadable is recorded as the item's reason; facts are shortened by their raisers, and carry no secrets.
+
+
+class ItemUnreadable(NextbatchError):
+    """The item cannot be read."""
+
+
+class AddressForbidden(ItemUnreadable):
+    """{host}: {address} is not a public address. If the host is yours, add it to pool.allow_hosts."""
+
+
+class BucketForbidden(ItemUnreadable):
+    """{uri}: not below a bucket or prefix in pool.allow_buckets. Add it there if it is yours."""
+
+
+class PathForbidden(ItemUnreadable):
+    """{path}: {problem}. Local files are read only below NEXTBATCH_DATA_ROOT."""
+
+
+class SourceUnsupported(ItemUnreadable):
+    """{uri}: {problem}."""
+
+
+class ItemMissing(ItemUnreadable):
+    """{uri}: there is nothing at this address."""
+
+
+class AccessRefused(ItemUnreadable):
+    """{uri}: reading was refused ({problem}). Check the credentials for this source."""
+
+
+class ItemTooLarge(ItemUnreadable):
+    """{uri}: larger than the limit of {limit_bytes} bytes."""
+
+
+class FetchTimedOut(ItemUnreadable):
+    """{uri}: no answer within {timeout_s} s."""
+
+
+class FetchFailed(ItemUnreadable):
+    """{uri}: {problem}."""
+
+
+class ImageBroken(ItemUnreadable):
+    """This is no readable image: {problem}."""
+
+
+class ImageTooLarge(ItemUnreadable):
+    """The image has {size}, more than the limit of {limit}."""
+
+
+# --- pool: folders and archives -----------------------------------------------------------------------------
+
+
+class DatasetUnreadable(NextbatchError):
+    """{path}: {problem}.
+    Give a folder or a .tar.xz, .tar.gz or .zip of class folders, or of train/ and test/ with class folders in them."""
+
+
+class ArchiveUnsafe(NextbatchError):
+    """{path}: refused, for {problem}. Pack it again with plain files and folders only."""
+
+
+class ArchiveTooLarge(NextbatchError):
+    """{path}: refused, it unpacks to more than {limit}. Unpack it yourself if you trust it, and give the folder."""
+
+
+# --- label studio --------------------------------------------------------------------------------------------
+
+
+class LabelStudioMissing(NextbatchError):
+    """Label Studio is not installed at {path}. Remove that environment's folder: it is made again at the next start."""
+
+
+class LabelStudioDied(NextbatchError):
+    """Label Studio ended with exit code {code}. The end of its log:
+    {tail}"""
+
+
+class LabelStudioNotReady(NextbatchError):
+    """Label Studio at {url} did not answer within {timeout_s:.0f} s. The end of its log:
+    {tail}"""
+
+
+class LabelStudioUnreachable(NextbatchError):
+    """Label Studio at {url} cannot be reached: {problem}. Check LABEL_STUDIO_URL, and that it is running."""
+
+
+class BadToken(NextbatchError):
+    """Label Studio at {url} refused the API key. Copy a new one from its Account & Settings page into
+    LABEL_STUDIO_API_KEY. A legacy token works only where legacy tokens are switched on in the organisation."""
+
+
+class NotAllowed(NextbatchError):
+    """Label Studio refused {request}: {problem}. The API key's user needs to be an owner or manager of the project."""
+
+
+class LabelStudioRefused(NextbatchError):
+    """Label Studio answered {status} to {request}: {problem}"""
+
+
+class NoSuchProject(NextbatchError):
+    """Label Studio at {url} has no project {project_id} that the API key's user can see."""
+
+
+class AmbiguousTitle(NextbatchError):
+    """Label Studio has several projects called {title!r}: {project_ids}. Set label_studio.project_id to the one you mean."""
+
+
+class BadLabelConfig(NextbatchError):
+    """The labelling configuration cannot be used: {problem}. {mend}"""
+
+
+class UnknownLabel(NextbatchError):
+    """{label!r} is not a choice of the labelling configuration. Its choices are: {choices}"""
+
+
+class PredictionsDropped(NextbatchError):
+    """Label Studio stored {created} of {sent} predictions of version {version}: it drops what it holds for invalid.
+    Check that the project's labelling configuration was not changed meanwhile; the next round publishes again."""
+
+
+class PublishDiverged(NextbatchError):
+    """Batch {version} reads back differently from what was published: {problem}. The next round publishes again."""
+
+
+class HalfConnected(NextbatchError):
+    """Label Studio has the backend {url} but no working connection to it: {problem}. It blocks private addresses.
+    Set SSRF_PROTECTION_ENABLED=false and ML_BLOCK_LOCAL_IP=false there, then run `nextbatch doctor --fix`."""
+
+
+class SlowLabelStudio(NextbatchError):
+    """Label Studio at {url} did not finish {request} within {timeout_s:.0f} s."""
+
+
+# --- scoring and encoders ------------------------------------------------------------------------------------
+
+
+class VectorStoreMismatch(NextbatchError):
+    """{path} holds {found}, not {expected}. Each encoder digest needs a folder of its own: move that file away."""
+
+
+class VectorsMissing(NextbatchError):
+    """{missing} of {asked} items have no vector under encoder {digest}, for example {example}. Encode them first."""
+
+
+class VectorsDamaged(NextbatchError):
+    """{path} is damaged: {problem}. Run verify(mend=True): the damaged vectors are forgotten and encoded again."""
+
+
+class BadVectors(NextbatchError):
+    """The vectors cannot be stored: {problem}."""
+
+
+class EncoderDown(NextbatchError):
+    """The encoder at {url} does not answer: {problem}. Check that Triton runs and that TRITON_URL is its gRPC address."""
+
+
+class EncoderNotLoaded(NextbatchError):
+    """Triton at {url} does not serve {model}: {problem}. Load the model, or start the worker that writes it."""
+
+
+class EncoderFailed(NextbatchError):
+    """The encoder could not encode {count} images of shape {shape}: {problem}."""
+
+
+class BadEncoderWeights(NextbatchError):
+    """The weights of {name} cannot be used: {problem}. Give a state-dict file (.safetensors, .pth) of this architecture."""
+
+
+class EncoderUnreadable(NextbatchError):
+    """The exported encoder in {path} cannot be used: {problem}. Delete that folder: it is exported again."""
+
+
+class TritonUnsupported(NextbatchError):
+    """The embedded Triton does not run here: {reason}. Set TRITON_URL to a running Triton, or encode in the worker."""
+
+
+class TritonFailed(NextbatchError):
+    """The embedded Triton failed: {problem}. Its log: {log}"""
+
+
+class EnvironmentFailed(NextbatchError):
+    """The environment {name} could not be installed in {path}: {problem}. Check the network and the disk, then retry."""
