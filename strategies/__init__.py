@@ -1,0 +1,62 @@
+"""Which items to label next. ``run(create("margin_clusters"), Request(...))`` gives an ordered Selection.
+
+Importing this is cheap: names are looked up when they are used, and torch is imported by a strategy that computes.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from strategies.contract import Cost, Needs, Request, Selection, Strategy, Task, highest, parameter, parameters
+    from strategies.errors import (
+        BadRequest,
+        BadSelection,
+        BrokenPlugin,
+        DuplicateStrategy,
+        MissingInput,
+        StrategyError,
+        UnknownStrategy,
+        WrongParameter,
+        WrongValue,
+    )
+    from strategies.registry import create, find, names, register
+    from strategies.running import run
+
+__all__ = [
+    "BadRequest",
+    "BadSelection",
+    "BrokenPlugin",
+    "Cost",
+    "DuplicateStrategy",
+    "MissingInput",
+    "Needs",
+    "Request",
+    "Selection",
+    "Strategy",
+    "StrategyError",
+    "Task",
+    "UnknownStrategy",
+    "WrongParameter",
+    "WrongValue",
+    "create",
+    "find",
+    "highest",
+    "names",
+    "parameter",
+    "parameters",
+    "register",
+    "run",
+]
+
+_HOMES = {
+    "contract": ("Cost", "Needs", "Request", "Selection", "Strategy", "Task", "highest", "parameter", "parameters"),
+    "registry": ("create", "find", "names", "register"),
+    "running": ("run",),
+}
+_HOME = {name: home for home, members in _HOMES.items() for name in members}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'strategies' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"strategies.{_HOME.get(name, 'errors')}"), name)

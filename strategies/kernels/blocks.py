@@ -1,0 +1,13 @@
+"""Cutting an array into blocks of rows that fit into a fixed amount of memory."""
+
+from collections.abc import Iterator
+
+BLOCK_BYTES = 64 << 20
+"""What one block's intermediate arrays may take. Two or three are alive at once."""
+
+
+def blocks(rows: int, row_bytes: int) -> Iterator[slice]:
+    """Slices that cover `rows`, each so short that `row_bytes` a row stay within BLOCK_BYTES (one row at least)."""
+    step = max(1, BLOCK_BYTES // max(1, row_bytes))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))

@@ -1,0 +1,144 @@
+"""The one way to run a strategy: what it needs is there, the pool is in order, and the answer keeps the contract."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.contract import Fact, Needs, Request, Selection, Strategy
+from strategies.errors import BadRequest, BadSelection, MissingInput
+
+INPUTS = {
+    Needs.PROBABILITIES: ("probabilities",),
+    Needs.LOGITS: ("logits",),
+    Needs.EMBEDDINGS: ("embeddings",),
+    Needs.SAMPLES: ("samples",),
+    Needs.LABELLED: ("labelled_embeddings", "labelled_classes"),
+}
+"""Which fields of a Request each need stands for."""
+
+_BLOCK = 1 << 14
+
+
+def run(strategy: Strategy, request: Request) -> Selection:
+    """Let the strategy pick ``min(budget, usable items)`` items.
+
+    Excluded items are taken out. A row with NaN or infinity in a needed array, or with probabilities that are all
+    zero, is *dropped*: it is never picked, and `diagnostics` counts it. The strategy sees the rest sorted by id, so
+    that the pool's order cannot matter, read-only, and only the inputs it declares. Where ids come sorted and nothing
+    is taken out, no array is copied.
+
+    Raises MissingInput, BadRequest, and BadSelection where the strategy's answer breaks the contract.
+    """
+    _require(strategy, request)
+    pickable, counts = _pickable(strategy, request)
+    pool = _restrict(strategy, request, pickable)
+    if pool.budget == 0 or len(pool.ids) == 0:
+        return pool.take([], [], reason="", diagnostics={"strategy": strategy.name, **counts})
+    selection = strategy.select(pool)
+    _check(strategy, pool, selection)
+    return replace(selection, diagnostics={"strategy": strategy.name, **counts, **selection.diagnostics})
+
+
+def _require(strategy: Strategy, request: Request) -> None:
+    missing = [n for need in strategy.needs for n in INPUTS[need] if getattr(request, n) is None]
+    if missing:
+        needed = ", ".join(n for need in strategy.needs for n in INPUTS[need])
+        raise MissingInput(name=strategy.name, missing=", ".join(missing), needs=needed)
+
+
+def _pickable(strategy: Strategy, request: Request) -> tuple[NDArray[np.int64], dict[str, Fact]]:
+    """Rows that may be picked, in the order of their ids, and how many were taken out why."""
+    ids = request.ids
+    barred = np.zeros(len(ids), dtype=bool)
+    if request.excluded:
+        kind: tuple[type, ...] = (str,) if ids.dtype.kind == "U" else (int, np.integer)
+        strangers = [i for i in request.excluded if not isinstance(i, kind)]
+        if strangers:
+            raise BadRequest(problem=f"excluded holds {strangers[0]!r}, but the ids are {ids.dtype}.")
+        barred[:] = np.fromiter((i in request.excluded for i in ids.tolist()), dtype=bool, count=len(ids))
+    unusable = np.zeros(len(ids), dtype=bool)
+    for need in strategy.needs & ~Needs.LABELLED:
+        for name in INPUTS[need]:
+            unusable |= ~_finite(getattr(request, name), axis=1 if name == "samples" else 0)
+    if Needs.PROBABILITIES in strategy.needs and request.probabilities is not None:
+        unusable |= _all_zero(request.probabilities, request.ids, ~unusable)
+    counts: dict[str, Fact] = {"excluded": int(barred.sum()), "dropped": int((unusable & ~barred).sum())}
+    rows = np.flatnonzero(~(barred | unusable))
+    kept = ids[rows]
+    if not np.all(kept[:-1] < kept[1:]):
+        order = np.argsort(kept, kind="stable")
+        ordered: NDArray[Any] = kept[order]
+        twice = ordered[1:][ordered[:-1] == ordered[1:]]
+        if len(twice):
+            raise BadRequest(problem=f"the id {twice[0]!s} stands in the pool more than once.")
+        return rows[order], counts
+    return rows, counts
+
+
+def _restrict(strategy: Strategy, request: Request, rows: NDArray[np.int64]) -> Request:
+    """The request with these candidates only, with the inputs that the strategy declares, read-only."""
+    declared = {n for need in strategy.needs | strategy.uses for n in INPUTS[need]}
+    whole = len(rows) == len(request.ids) and bool(np.all(rows[:-1] < rows[1:]))
+    fields: dict[str, Any] = {n: None for names in INPUTS.values() for n in names}
+    for name in declared:
+        array = getattr(request, name)
+        if array is None or name.startswith("labelled"):
+            fields[name] = None if array is None else _read_only(array)
+        else:
+            cut = array if whole else (array[:, rows] if name == "samples" else array[rows])
+            fields[name] = _read_only(cut)
+    budget = min(request.budget, len(rows))
+    return replace(request, ids=_read_only(request.ids[rows]), budget=budget, excluded=frozenset(), **fields)
+
+
+def _check(strategy: Strategy, pool: Request, selection: Selection) -> None:
+    def broke(problem: str) -> BadSelection:
+        return BadSelection(name=strategy.name, problem=problem)
+
+    picks = selection.ids.tolist()
+    if len(picks) != pool.budget:
+        raise broke(f"it picked {len(picks)} items instead of {pool.budget}.")
+    if len(set(picks)) != len(picks):
+        raise broke("it picked an item twice.")
+    if not np.isin(selection.ids, pool.ids).all():
+        raise broke("it picked an item that is not a candidate.")
+    if not np.isfinite(selection.utilities).all():
+        raise broke("a pick has a utility that is not finite.")
+
+
+def _finite(array: NDArray[Any], axis: int) -> NDArray[np.bool_]:
+    """(n,) whether everything along a row is finite; `axis` is the rows' axis. Read in blocks."""
+    finite = np.ones(array.shape[axis], dtype=bool)
+    layers = [array] if axis == 0 else list(array)
+    for layer in layers:
+        for rows, block in _blocks(layer):
+            finite[rows] &= np.isfinite(block).all(axis=1)
+    return finite
+
+
+def _all_zero(probabilities: NDArray[Any], ids: NDArray[Any], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(n,) rows without a prediction. Raises BadRequest for a usable row that is no distribution."""
+    zero = np.zeros(len(ids), dtype=bool)
+    for rows, block in _blocks(probabilities):
+        total, low = block.sum(axis=1, dtype=np.float32), block.min(axis=1, initial=0)
+        zero[rows] = (total == 0) & (low == 0)
+        wrong = usable[rows] & ~zero[rows] & ((np.abs(total - 1) > 0.01) | (low < 0))
+        if wrong.any():
+            row = rows.start + int(np.flatnonzero(wrong)[0])
+            raise BadRequest(problem=f"the probabilities of {ids[row]!s} do not sum to one.")
+    return zero
+
+
+def _blocks(array: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
+    for start in range(0, len(array), _BLOCK):
+        rows = slice(start, min(start + _BLOCK, len(array)))
+        yield rows, array[rows]
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = np.asarray(array).view()
+    view.flags.writeable = False
+    return view
