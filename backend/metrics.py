@@ -1,0 +1,34 @@
+"""What can be measured from outside while the program runs: Prometheus counters, all named nextbatch_…"""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+REGISTRY = CollectorRegistry()
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_LATENCY_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+events = Counter(
+    "nextbatch_events",
+    "Webhook events by what became of them: stored, unknown_kind, unknown_project, malformed, unauthorized, not_ours.",
+    ("outcome",),
+    registry=REGISTRY,
+)
+predictions = Counter(
+    "nextbatch_predictions",
+    "Tasks in /predict by how they were answered: stored, encoded, queued, failed, broken, no_model, late.",
+    ("outcome",),
+    registry=REGISTRY,
+)
+requests = Histogram(
+    "nextbatch_request_seconds",
+    "Time to answer, by endpoint and status class.",
+    ("endpoint", "status"),
+    buckets=_LATENCY_S,
+    registry=REGISTRY,
+)
+
+
+def exposition() -> bytes:
+    """All of it in Prometheus's text format."""
+    return generate_latest(REGISTRY)
