@@ -79,9 +79,7 @@ class Item(Table):
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"))
-    key: Mapped[str] = mapped_column(
-        sa.String(40)
-    )  # sha256 of the URI, 160 bits: what tasks carry as nextbatch_key
+    key: Mapped[str] = mapped_column(sa.String(40))  # sha256 of the URI, 160 bits: what tasks carry as nextbatch_key
     uri: Mapped[str] = mapped_column(sa.Text)
     content_hash: Mapped[str | None] = mapped_column(sa.String(64))
     task_id: Mapped[int | None]
@@ -165,9 +163,7 @@ class ModelVersion(Table):
     seed: Mapped[int] = mapped_column(sa.BigInteger)
     metrics: Mapped[dict[str, Any]]
     lineage: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    state: Mapped[str] = mapped_column(
-        sa.String(10), default="candidate"
-    )  # candidate | champion | retired | refused
+    state: Mapped[str] = mapped_column(sa.String(10), default="candidate")  # candidate | champion | retired | refused
     created_at: Mapped[dt.datetime] = mapped_column(default=now)
 
     @property

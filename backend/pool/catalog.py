@@ -5,7 +5,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-
 from typing import Any, TypeVar
 
 import numpy as np
@@ -177,7 +176,7 @@ def labelled(session: Session, project_id: int) -> list[Labelled]:
     )
     votes: dict[int, list[tuple[Annotation, str, bool]]] = defaultdict(list)
     for annotation, content_hash, is_holdout in rows:
-        votes[annotation.item_id].append((annotation, content_hash, is_holdout))
+        votes[annotation.item_id].append((annotation, content_hash or "", is_holdout))
     return [_agreed(item_id, given) for item_id, given in sorted(votes.items())]
 
 

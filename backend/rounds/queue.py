@@ -33,7 +33,7 @@ def prepare_database() -> None:
 @lru_cache(maxsize=1)
 def client() -> DBOSClient:
     """The engine as seen from outside the worker."""
-    return DBOSClient(system_database_engine=engine(), serializer=DBOSPortableJSONSerializer())
+    return DBOSClient(system_database_engine=engine(), serializer=DBOSPortableJSONSerializer(), lazy=True)
 
 
 def workflow_id(project_id: int, number: int) -> str:
@@ -90,6 +90,24 @@ def due_trigger(session: Session, project: Project, at: dt.datetime | None = Non
     if rules.rest_share > 0 and rest_of_batch(session, project.id) <= rules.rest_share:
         return "batch_runs_out"
     return None
+
+
+def is_resting(session: Session, project_id: int) -> bool:
+    """Whether the last rounds failed so recently that the next had better wait: a minute, doubled each time, up to an hour."""
+    ends = session.execute(
+        sa.select(Round.state, Round.finished_at)
+        .where(Round.project_id == project_id, Round.state.in_(("done", "failed")))
+        .order_by(Round.number.desc())
+        .limit(8)
+    ).all()
+    failures = 0
+    for state, _ in ends:
+        if state == "done":
+            break
+        failures += 1
+    if failures == 0 or ends[0].finished_at is None:
+        return False
+    return now() < ends[0].finished_at + dt.timedelta(seconds=min(60 * 2 ** (failures - 1), 3_600))
 
 
 def rest_of_batch(session: Session, project_id: int) -> float:

@@ -1,0 +1,47 @@
+# `make demo` and `make test` set up all that they need. PYTHON may name a Python 3.11 or 3.12.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then echo $$p; break; fi; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAY ?= 1
+PUBLISH ?= reorder
+DATA ?=
+# An index may serve a CPU build of torch only under an exact version; without this, pip takes gigabytes of CUDA.
+TORCH ?= torch==2.13.0 torchvision==0.28.0
+
+.PHONY: demo test check bench-heads clean
+
+demo: $(VENV)/.demo
+	$(BIN)/nextbatch demo $(if $(DATA),--data "$(DATA)") --publish $(PUBLISH) $(if $(filter 0,$(STAY)),--no-stay,--stay)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/vulture
+	$(BIN)/deptry .
+
+$(VENV)/.demo: pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then echo "nextbatch needs Python 3.11 or 3.12: set PYTHON=/path/to/python3.11"; exit 1; fi
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing nextbatch into $(VENV) (one to two minutes the first time) …"
+	$(BIN)/python -m pip install --quiet --progress-bar=on $(TORCH)
+	$(BIN)/python -m pip install --quiet --progress-bar=on --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --progress-bar=on --editable '.[test]'
+	$(BIN)/python -m tests.services
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --progress-bar=on --editable '.[check]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

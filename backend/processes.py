@@ -1,0 +1,88 @@
+"""Child processes that die with their parent, and free ports for them."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(death_signal: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
+    """What a child runs before exec: the kernel sends `death_signal` when the *thread* that started it ends.
+
+    A parent that died between fork and this call is noticed too.
+    """
+    parent = os.getpid()
+
+    def arm() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, death_signal)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return arm
+
+
+def spawn(
+    command: Sequence[str | Path],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    death_signal: signal.Signals = signal.SIGKILL,
+    nice: int = 0,
+) -> "subprocess.Popen[bytes]":
+    """Start `command` with its output appended to `log`. Call it from a thread that lives as long as the child should.
+
+    The child leads a process group, so that `stop` reaches what it started in turn.
+    """
+    arm = die_with_parent(death_signal)
+
+    def prepare() -> None:
+        arm()
+        if nice:
+            os.nice(nice)
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(  # noqa: S603 - commands are ours, never a user's text
+            [str(part) for part in command],
+            env=None if environment is None else dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=prepare,
+            process_group=0,
+        )
+
+
+def stop(process: "subprocess.Popen[bytes]", timeout_s: float = 10.0) -> int:
+    """SIGTERM, then SIGKILL for the whole group after `timeout_s`. Returns the exit status."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout_s)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(is_true: Callable[[], bool], timeout_s: float, poll_s: float = 0.1) -> bool:
+    """Poll until `is_true` or the time is over; says which."""
+    deadline = time.monotonic() + timeout_s
+    while not is_true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(poll_s)
+    return True

@@ -1,0 +1,180 @@
+"""Choose the next batch: what is left of the old one, a uniform random slice for the holdout, the strategy's picks."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from sqlalchemy.orm import Session
+
+import strategies
+from backend.database import Annotation, Batch, Item, ModelVersion, Pick, Project, Round
+from backend.learning.heads import Head
+from backend.pool.catalog import Candidates
+from backend.settings import ProjectConfig
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One item for the batch, before it has a rank."""
+
+    item_id: int
+    utility: float
+    propensity: float
+    reason: str
+    is_random_slice: bool
+
+
+def round_seed(project_seed: int, number: int) -> int:
+    """A seed of its own for each round: 63 bits of a hash."""
+    return int.from_bytes(hashlib.sha256(f"{project_seed}:{number}".encode()).digest()[:8], "big") >> 1
+
+
+def left_over(session: Session, project_id: int) -> list[Pick]:
+    """Picks of the published batch that nobody annotated, in rank order."""
+    touched = sa.select(Annotation.item_id).where(Annotation.project_id == project_id, Annotation.deleted_at.is_(None))
+    return list(
+        session.scalars(
+            sa.select(Pick)
+            .join(Batch, Batch.id == Pick.batch_id)
+            .join(Item, Item.id == Pick.item_id)
+            .where(Batch.project_id == project_id, Batch.state == "published")
+            .where(Item.state == "encoded", Pick.item_id.not_in(touched))
+            .order_by(Batch.number.desc(), Pick.rank)
+        )
+    )
+
+
+def draw(
+    pool: Candidates,
+    excluded: frozenset[int],
+    config: ProjectConfig,
+    size: int,
+    is_first: bool,
+    seed: int,
+    inputs: Mapping[str, Any],
+) -> tuple[list[Drawn], strategies.Selection]:
+    """`size` items of the pool: the random slice first decided, then the strategy on what is left, both interleaved.
+
+    inputs: the arrays of a `strategies.Request` that are known, aligned with `pool.ids`.
+    Returns the items in rank order and the strategy's own answer.
+    """
+    random_size = _random_size(config, size, is_first)
+    base = strategies.Request(ids=pool.ids, budget=random_size, seed=seed, excluded=excluded)
+    slice_ = strategies.run(strategies.create("random"), base)
+    propensity = len(slice_) / max(1, len(pool.ids) - len(excluded))
+    barred = excluded | frozenset(slice_.ids.tolist())
+    strategy = strategies.create(config.strategy.name, **config.strategy.parameters)
+    request = strategies.Request(ids=pool.ids, budget=size - len(slice_), seed=seed, excluded=barred, **inputs)
+    chosen = strategies.run(strategy, request)
+    picks = [
+        Drawn(int(id_), float(utility), float(chance), reason, False)
+        for id_, utility, chance, reason in zip(
+            chosen.ids, chosen.utilities, chosen.propensities, chosen.reasons, strict=True
+        )
+    ]
+    holdout = [
+        Drawn(int(id_), math.nan, propensity, "drawn uniformly at random, to measure the model", True)
+        for id_ in slice_.ids
+    ]
+    return _interleave(picks, holdout, seed), chosen
+
+
+def _random_size(config: ProjectConfig, size: int, is_first: bool) -> int:
+    share = config.batch.holdout_share
+    if share == 0:
+        return 0
+    least = config.batch.first_holdout if is_first else 0
+    return min(size // 2 if size > 1 else 0, max(least, math.ceil(share * size)))
+
+
+def _interleave(picks: Sequence[Drawn], extra: Sequence[Drawn], seed: int) -> list[Drawn]:
+    """Put `extra` at random ranks, so that people who stop early label both kinds."""
+    total = len(picks) + len(extra)
+    places = set(np.random.default_rng(seed).permutation(total)[: len(extra)].tolist())
+    first, second = iter(extra), iter(picks)
+    return [next(first) if rank in places else next(second) for rank in range(total)]
+
+
+def predictions(head: Head | None, embeddings: NDArray[Any]) -> list[dict[str, Any] | None]:
+    """What the head says of each row, to show to people: its label and the probabilities of its five best."""
+    if head is None:
+        return [None] * len(embeddings)
+    answers: list[dict[str, Any] | None] = []
+    for row in head.predict(embeddings):
+        best = np.argsort(-row, kind="stable")[:5]
+        answers.append(
+            {
+                "label": head.classes[best[0]],
+                "probabilities": {head.classes[k]: round(float(row[k]), 4) for k in best},
+            }
+        )
+    return answers
+
+
+def save_batch(
+    session: Session,
+    project: Project,
+    round_: Round,
+    version: ModelVersion | None,
+    kept: Sequence[Pick],
+    drawn: Sequence[Drawn],
+    predicted: Mapping[int, dict[str, Any] | None],
+    selection: strategies.Selection | None,
+) -> Batch:
+    """Write the batch, its picks and the holdout's new members in one transaction."""
+    latest = session.scalar(sa.select(sa.func.max(Batch.number)).where(Batch.project_id == project.id))
+    number = (latest or 0) + 1
+    diagnostics = dict(selection.diagnostics) if selection is not None else {}
+    batch = Batch(
+        project_id=project.id,
+        round_id=round_.id,
+        number=number,
+        version=f"{version.name if version else 'v0'}+b{number}",
+        model_version_id=version.id if version else None,
+        strategy=str(diagnostics.get("strategy", project.settings.strategy.name)),
+        policy=str(diagnostics.get("policy", "")),
+    )
+    session.add(batch)
+    session.flush()
+    for rank, pick in enumerate(kept):
+        session.add(
+            Pick(
+                batch_id=batch.id,
+                rank=rank,
+                item_id=pick.item_id,
+                utility=pick.utility,
+                propensity=pick.propensity,
+                reason=pick.reason,
+                is_random_slice=pick.is_random_slice,
+                is_kept=True,
+                prediction=predicted.get(pick.item_id),
+            )
+        )
+    for rank, new in enumerate(drawn, start=len(kept)):
+        session.add(
+            Pick(
+                batch_id=batch.id,
+                rank=rank,
+                item_id=new.item_id,
+                utility=_finite(new.utility),
+                propensity=_finite(new.propensity),
+                reason=new.reason,
+                is_random_slice=new.is_random_slice,
+                prediction=predicted.get(new.item_id),
+            )
+        )
+    session.execute(
+        sa.update(Item)
+        .where(Item.id.in_([new.item_id for new in drawn if new.is_random_slice]))
+        .values(is_holdout=True)
+    )
+    return batch
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,138 @@
+"""The round: the order of things, as a durable workflow. Every step may run again and converges to the same state."""
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import sqlalchemy as sa
+import structlog
+from dbos import DBOS
+
+from backend.database import Alert, Event, Round, now, transaction
+from backend.errors import NextbatchError
+from backend.rounds import choose, encode, learn, source
+
+log = structlog.get_logger()
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@DBOS.workflow(name="round", max_recovery_attempts=20)
+def run_round(project_id: int, number: int) -> dict[str, Any]:
+    """One turn of the loop. Ids in, a small report out; arrays stay in the stores."""
+    try:
+        begin(project_id, number)
+        labels = sync(project_id, number)
+        encoded = encode_items(project_id, number)
+        version = learn_head(project_id, number)
+        batch = choose_batch(project_id, number)
+        published = publish(project_id, number)
+        return finish(project_id, number, {**labels, **encoded, **version, **batch, **published})
+    except Exception as failure:
+        fail(project_id, number, _reason(failure))
+        raise
+
+
+def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A checkpointed step. What passes (a service that is away) is tried again for about two minutes."""
+    return DBOS.step(  # type: ignore[return-value]  # DBOS types the decorator's result more loosely
+        name=name,
+        retries_allowed=True,
+        max_attempts=8,
+        interval_seconds=1.0,
+        backoff_rate=2.0,
+        should_retry=lambda failure: not isinstance(failure, NextbatchError) or failure.is_passing,
+    )
+
+
+@step("begin")
+def begin(project_id: int, number: int) -> None:
+    """Claim the events so far: what they tell of is read by this round."""
+    with transaction() as session:
+        session.execute(
+            sa.update(Event)
+            .where(Event.project_id == project_id, Event.round_number.is_(None))
+            .values(round_number=number)
+        )
+        _update(session, project_id, number, state="running", step="begin", started_at=now(), failure=None)
+
+
+@step("sync")
+def sync(project_id: int, number: int) -> dict[str, Any]:
+    """Pull tasks and annotations that are new, changed or gone. Converges: each is known by its id."""
+    _enter(project_id, number, "sync")
+    return source.sync(project_id)
+
+
+@step("encode")
+def encode_items(project_id: int, number: int) -> dict[str, Any]:
+    """Encode what has no embedding yet. Vectors are keyed by content, so a repetition finds them."""
+    _enter(project_id, number, "encode")
+    return encode.encode_new(project_id, _progress(project_id, number))
+
+
+@step("learn")
+def learn_head(project_id: int, number: int) -> dict[str, Any]:
+    """Fit, evaluate, promote or refuse. One version a round: a repetition finds it."""
+    _enter(project_id, number, "learn")
+    return learn.learn(project_id, number)
+
+
+@step("choose")
+def choose_batch(project_id: int, number: int) -> dict[str, Any]:
+    """Predict the pool and select. One batch a round: a repetition finds it."""
+    _enter(project_id, number, "choose")
+    return choose.choose(project_id, number)
+
+
+@step("publish")
+def publish(project_id: int, number: int) -> dict[str, Any]:
+    """Put the batch in front of people, and read it back."""
+    _enter(project_id, number, "publish")
+    return source.publish(project_id, number)
+
+
+@step("finish")
+def finish(project_id: int, number: int, report: dict[str, Any]) -> dict[str, Any]:
+    """Close the round's books."""
+    with transaction() as session:
+        _update(session, project_id, number, state="done", step="", progress={}, report=report, finished_at=now())
+    log.info("round.done", project=project_id, round=number, **report)
+    return report
+
+
+@step("fail")
+def fail(project_id: int, number: int, reason: str) -> None:
+    """Say why the round ended early, and give its events back, so that a later round is asked for."""
+    with transaction() as session:
+        session.execute(
+            sa.update(Event)
+            .where(Event.project_id == project_id, Event.round_number == number)
+            .values(round_number=None)
+        )
+        _update(session, project_id, number, state="failed", failure=reason, finished_at=now())
+        message = f"Round {number} failed: {reason}"
+        session.add(Alert(project_id=project_id, severity="warn", code="round_failed", message=message))
+    log.error("round.failed", project=project_id, round=number, reason=reason)
+
+
+def _enter(project_id: int, number: int, name: str) -> None:
+    with transaction() as session:
+        _update(session, project_id, number, step=name, progress={})
+
+
+def _progress(project_id: int, number: int) -> Callable[[int, int], None]:
+    """A reporter of (done, total) for the running step."""
+
+    def report(done: int, total: int) -> None:
+        with transaction() as session:
+            _update(session, project_id, number, progress={"done": done, "total": total})
+
+    return report
+
+
+def _update(session: sa.orm.Session, project_id: int, number: int, **values: Any) -> None:
+    session.execute(sa.update(Round).where(Round.project_id == project_id, Round.number == number).values(**values))
+
+
+def _reason(failure: Exception) -> str:
+    return str(failure) if isinstance(failure, NextbatchError) else f"{type(failure).__name__}: {failure}"

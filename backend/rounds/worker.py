@@ -1,0 +1,158 @@
+"""The worker process: it runs rounds, notices when one is due, and takes over the rounds of workers that died."""
+
+import datetime as dt
+import fcntl
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import sqlalchemy as sa
+import structlog
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
+
+from backend.database import Event, Project, Round, Worker, engine, now, reading, transaction
+from backend.rounds.queue import APPLICATION, APPLICATION_VERSION, ROUNDS, due_trigger, is_resting, request_round
+from backend.settings import settings
+
+log = structlog.get_logger()
+
+TICK_S = 0.5
+HEARTBEAT_S = 2.0
+DEAD_AFTER = dt.timedelta(
+    seconds=8
+)  # a round of a killed worker is taken over within 15 s: this, plus a heartbeat, plus a poll
+POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A worker's stable name on this machine, held by a file lock: the next worker in the slot recovers its rounds."""
+
+    executor_id: str
+    lock: IO[str]
+
+
+def claim_slot(folder: Path) -> Slot:
+    """The first free slot. Two workers that shared a name would run one round twice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    host = socket.gethostname()
+    for number in range(10_000):
+        lock = (folder / f"{host}-{number}.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        return Slot(f"{host}-{number}"[:64], lock)
+    raise OSError(f"all worker slots in {folder} are taken")
+
+
+def run(stopping: threading.Event | None = None) -> None:
+    """Work until SIGTERM or SIGINT (or `stopping`). A round in flight is left to the next worker, which goes on with it."""
+    import backend.rounds.round  # noqa: F401 - registers the workflow before DBOS launches
+
+    stopping = stopping or threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopping.set())
+    slot = claim_slot(settings().home / "workers")
+    DBOS(
+        config=DBOSConfig(
+            name=APPLICATION,
+            system_database_url=settings().database,
+            executor_id=slot.executor_id,
+            application_version=APPLICATION_VERSION,
+            serializer=DBOSPortableJSONSerializer(),
+            run_migrations=False,
+            log_level="WARNING",
+            enable_otlp=False,
+        )
+    )
+    _beat(slot.executor_id)
+    DBOS.launch()
+    DBOS.register_queue(
+        ROUNDS, partition_concurrency=1, worker_concurrency=1, polling_interval_sec=POLL_S, on_conflict="always_update"
+    )
+    log.info("worker.started", executor=slot.executor_id, pid=os.getpid())
+    beats = [
+        _every(HEARTBEAT_S, lambda: _beat(slot.executor_id), stopping),
+        _every(TICK_S, request_due_rounds, stopping),
+        _every(HEARTBEAT_S, lambda: take_over(slot.executor_id), stopping),
+    ]
+    stopping.wait()
+    for beat in beats:
+        beat.join(timeout=HEARTBEAT_S)
+    log.info("worker.stopped", executor=slot.executor_id)
+    DBOS.destroy(workflow_completion_timeout_sec=0)
+    engine().dispose()
+    slot.lock.close()
+
+
+def request_due_rounds() -> None:
+    """Ask for a round of every project in which one is due."""
+    with reading() as session:
+        projects = session.scalars(
+            sa.select(Project).where(
+                Project.id.in_(sa.select(Event.project_id).where(Event.round_number.is_(None)).distinct())
+            )
+        ).all()
+        due = [
+            (project.id, trigger)
+            for project in projects
+            if not is_resting(session, project.id) and (trigger := due_trigger(session, project))
+        ]
+    for project_id, trigger in due:
+        with transaction() as session:
+            request_round(session, project_id, trigger)
+
+
+def take_over(executor_id: str) -> None:
+    """Resume the rounds of workers whose heart stopped, and mark rounds whose workflow ended without saying so."""
+    with reading() as session:
+        running = {
+            round_.workflow_id: round_.id
+            for round_ in session.scalars(sa.select(Round).where(Round.state.in_(("waiting", "running"))))
+        }
+        beating = set(session.scalars(sa.select(Worker.executor_id).where(Worker.seen_at > now() - DEAD_AFTER)))
+    if not running:
+        return
+    workflows = DBOS.list_workflows(workflow_ids=list(running), load_input=False, load_output=False)
+    orphans = [
+        workflow.workflow_id
+        for workflow in workflows
+        if workflow.status == "PENDING" and workflow.executor_id not in beating | {executor_id}
+    ]
+    if orphans:
+        log.warning("worker.takes_over", workflows=orphans, executor=executor_id)
+        DBOS.resume_workflows(orphans, queue_name=ROUNDS)
+    ended = [w for w in workflows if w.status in ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")]
+    for workflow in ended:
+        with transaction() as session:
+            session.execute(
+                sa.update(Round)
+                .where(Round.id == running[workflow.workflow_id], Round.state.in_(("waiting", "running")))
+                .values(state="cancelled" if workflow.status == "CANCELLED" else "failed", finished_at=now())
+            )
+
+
+def _beat(executor_id: str) -> None:
+    with transaction() as session:
+        session.merge(Worker(executor_id=executor_id, host=socket.gethostname(), pid=os.getpid(), seen_at=now()))
+
+
+def _every(seconds: float, act: Callable[[], None], stopping: threading.Event) -> threading.Thread:
+    def loop() -> None:
+        while not stopping.wait(seconds):
+            try:
+                act()
+            except sa.exc.SQLAlchemyError as error:  # a database that is away comes back; the next beat tries again
+                log.warning("worker.database", error=str(error).splitlines()[0])
+
+    thread = threading.Thread(target=loop, name=getattr(act, "__name__", "beat"), daemon=True)
+    thread.start()
+    return thread
