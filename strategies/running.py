@@ -39,7 +39,7 @@ def run(strategy: Strategy, request: Request) -> Selection:
         return pool.take([], [], reason="", diagnostics={"strategy": strategy.name, **counts})
     selection = strategy.select(pool)
     _check(strategy, pool, selection)
-    return replace(selection, diagnostics={"strategy": strategy.name, **counts, **selection.diagnostics})
+    return replace(selection, diagnostics={**selection.diagnostics, "strategy": strategy.name, **counts})
 
 
 def _require(strategy: Strategy, request: Request) -> None:

@@ -1,0 +1,40 @@
+"""Pools to pick from."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from strategies import Request
+
+CLASSES = 5
+
+
+@pytest.fixture
+def pool() -> Callable[..., Request]:
+    """Make a request: `n` candidates in blobs, sorted ids, a model's probabilities, and `labels` labelled items."""
+
+    def make(n: int = 300, *, labels: int = 12, dimensions: int = 16, data_seed: int = 0, **changes: Any) -> Request:
+        rng = np.random.default_rng(data_seed)
+        blobs = rng.normal(size=(12, dimensions)) * 2
+
+        def embeddings(count: int) -> np.ndarray[Any, Any]:
+            points = blobs[rng.integers(0, len(blobs), count)] + rng.normal(size=(count, dimensions))
+            return points.astype(np.float16)
+
+        fields: dict[str, Any] = {
+            "ids": np.array([f"item-{i:05d}" for i in range(n)], dtype="U10"),
+            "budget": 10,
+            "seed": 7,
+            "classes": CLASSES,
+            "probabilities": rng.dirichlet(np.ones(CLASSES), n).astype(np.float32),
+            "logits": rng.normal(size=(n, CLASSES)).astype(np.float32),
+            "embeddings": embeddings(n),
+            "samples": rng.dirichlet(np.ones(CLASSES), (3, n)).astype(np.float32),
+            "labelled_embeddings": embeddings(labels),
+            "labelled_classes": rng.integers(0, CLASSES, labels),
+        }
+        return Request(**{**fields, **changes})
+
+    return make
