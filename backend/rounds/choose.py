@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 import strategies
-from backend.database import Annotation, Batch, Item, ModelVersion, Pick, Project, Round
+from backend.database import Annotation, Batch, Item, ModelVersion, Pick, Project, Round, reading, transaction
+from backend.learning import registry
 from backend.learning.heads import Head
-from backend.pool.catalog import Candidates
+from backend.pool.catalog import Candidates, candidates, labelled
+from backend.rounds.encoding import open_embeddings
 from backend.settings import ProjectConfig
 
 
@@ -98,6 +100,53 @@ def _interleave(picks: Sequence[Drawn], extra: Sequence[Drawn], seed: int) -> li
     places = set(np.random.default_rng(seed).permutation(total)[: len(extra)].tolist())
     first, second = iter(extra), iter(picks)
     return [next(first) if rank in places else next(second) for rank in range(total)]
+
+
+def choose(project_id: int, number: int) -> dict[str, Any]:
+    """Make the round's batch. An exhausted pool makes a shorter one, or an empty one: that is an ordinary state."""
+    with reading() as session:
+        project = session.get_one(Project, project_id)
+        round_ = session.scalars(sa.select(Round).where(Round.project_id == project_id, Round.number == number)).one()
+        made = session.scalar(sa.select(Batch).where(Batch.round_id == round_.id))
+        if made is not None:
+            return _report(session, made)
+        kept = left_over(session, project_id)
+        pool = candidates(session, project_id, needs_task=project.settings.publish == "reorder")
+        known = [row for row in labelled(session, project_id) if not row.is_holdout]
+        version = registry.champion(session, project_id)
+        is_first = not session.scalar(sa.select(sa.exists().where(Batch.project_id == project_id)))
+    config = project.settings
+    head = registry.load_head(version) if version is not None else None
+    embeddings = open_embeddings(config)
+    pool_embeddings = embeddings.gather(pool.hashes)
+    inputs: dict[str, Any] = {"embeddings": pool_embeddings}
+    if head is not None:
+        rows = {label: column for column, label in enumerate(head.classes)}
+        known = [row for row in known if row.label in rows]
+        inputs["probabilities"] = head.predict(pool_embeddings)
+        inputs["logits"] = head.logits(pool_embeddings)
+        inputs["classes"] = len(head.classes)
+        inputs["labelled_classes"] = np.array([rows[row.label] for row in known], dtype=np.int64)
+    inputs["labelled_embeddings"] = embeddings.gather([row.content_hash for row in known])
+    inputs.setdefault("labelled_classes", np.zeros(len(known), dtype=np.int64))
+    size = max(0, config.batch.size - len(kept))
+    excluded = frozenset(pick.item_id for pick in kept)
+    drawn, selection = draw(pool, excluded, config, size, is_first, round_seed(config.seed, number), inputs)
+
+    place = {int(id_): row for row, id_ in enumerate(pool.ids)}
+    shown = [new.item_id for new in drawn] + [pick.item_id for pick in kept if pick.item_id in place]
+    answers = predictions(head, pool_embeddings[[place[id_] for id_ in shown]])
+    predicted = dict(zip(shown, answers, strict=True))
+    for pick in kept:
+        predicted.setdefault(pick.item_id, pick.prediction)
+    with transaction() as session:
+        batch = save_batch(session, project, round_, version, kept, drawn, predicted, selection)
+        return _report(session, batch)
+
+
+def _report(session: Session, batch: Batch) -> dict[str, Any]:
+    size = session.scalar(sa.select(sa.func.count()).select_from(Pick).where(Pick.batch_id == batch.id))
+    return {"batch": batch.version, "size": size, "strategy": batch.strategy, "policy": batch.policy}
 
 
 def predictions(head: Head | None, embeddings: NDArray[Any]) -> list[dict[str, Any] | None]:

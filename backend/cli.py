@@ -1,0 +1,180 @@
+"""The commands. They print and exit; what they do is done below this floor."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from backend.errors import NextbatchError
+
+app = typer.Typer(
+    name="nextbatch",
+    help="Decide what people should label next. Connect it to Label Studio as an ML backend.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+config_app = typer.Typer(help="Show or apply a project's configuration.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+console = Console(stderr=True, highlight=False)
+
+Port = Annotated[int, typer.Option(help="Port to listen on.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; leave it at loopback unless a proxy stands before it.")]
+ProjectName = Annotated[str, typer.Argument(help="The project's name, as in its YAML.")]
+ConfigFile = Annotated[Path, typer.Argument(help="A project's YAML, such as configs/example.yaml.")]
+
+
+def say(line: str) -> None:
+    """Progress: to stderr, so that what a command answers can be piped."""
+    console.print(line)
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        str | None, typer.Option(help="Folder or archive of class folders; default: NEXTBATCH_DATA.")
+    ] = None,
+    publish: Annotated[str, typer.Option(help="reorder or create.")] = "reorder",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds to label.")] = 4,
+    pool: Annotated[int, typer.Option(min=100, help="Images in the pool.")] = 3_000,
+    out: Annotated[Path, typer.Option(help="Where report.json and curves.png go.")] = Path("demo-out"),
+    seed: Annotated[int, typer.Option(help="Same seed, same demo.")] = 0,
+    stay: Annotated[bool, typer.Option(help="Stay up afterwards, for a person to label on.")] = True,
+) -> None:
+    """Start everything on this machine, and watch a real project being labelled in the model's order."""
+    from backend.demo.scenario import Scenario, run
+
+    scenario = Scenario(data=data, publish=publish, rounds=rounds, pool=pool, out=out, seed=seed, stay=stay)
+    raise typer.Exit(run(scenario, print))
+
+
+@app.command()
+def serve(host: Host = "127.0.0.1", port: Port = 9090, workers: Annotated[int, typer.Option(min=1)] = 1) -> None:
+    """Run web, worker and an embedded Triton on this machine, and restart what dies."""
+    from backend import supervisor
+
+    supervisor.serve(host, port, workers)
+
+
+@app.command()
+def web(host: Host = "127.0.0.1", port: Port = 9090) -> None:
+    """Run the web process alone: Label Studio's protocol and the API."""
+    from backend.web import server
+
+    server.run(host, port)
+
+
+@app.command()
+def worker() -> None:
+    """Run one worker: it encodes, learns, selects and publishes."""
+    from backend.rounds import worker as worker_process
+
+    worker_process.run()
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to this version's tables."""
+    from backend.rounds.queue import prepare_database
+
+    prepare_database()
+
+
+@app.command()
+def seed(
+    config: ConfigFile,
+    wait: Annotated[bool, typer.Option(help="Wait until the first batch is published (a worker must run).")] = False,
+) -> None:
+    """Create or find the project, import its tasks, connect the backend, ask for the first batch. Safe to repeat."""
+    from backend import configuration
+    from backend import seed as seeding
+
+    report = seeding.seed(configuration.load(config), progress=say)
+    if wait:
+        seeding.wait_for_round(report.project_id, progress=say)
+    for line in report.lines():
+        print(line)
+
+
+@app.command("round")
+def round_(
+    project: ProjectName,
+    wait: Annotated[bool, typer.Option(help="Wait until the round ends (a worker must run).")] = False,
+) -> None:
+    """Ask for a round by hand."""
+    from backend import seed as seeding
+    from backend.database import project_named, transaction
+    from backend.rounds.queue import request_round
+
+    with transaction() as session:
+        asked = request_round(session, project_named(session, project).id, "hand")
+    print(f"round {asked.number} of {project} is {asked.state}")
+    if wait:
+        seeding.wait_for_round(asked.project_id, asked.number, progress=say)
+
+
+@app.command()
+def doctor(
+    project: Annotated[str | None, typer.Argument(help="One project; default: all.")] = None,
+    fix: Annotated[bool, typer.Option(help="Mend what is safe to mend.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check the live set-up in both directions; say what is wrong, why it matters, and what mends it."""
+    from backend import doctor as checks
+
+    findings = checks.examine(project, fix=fix)
+    if as_json:
+        print(json.dumps([finding.as_dict() for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(finding)
+    raise typer.Exit(1 if any(finding.is_fault for finding in findings) else 0)
+
+
+@config_app.command("show")
+def config_show(project: ProjectName) -> None:
+    """Print a project's configuration as YAML."""
+    from backend import configuration
+    from backend.database import project_named, reading
+
+    with reading() as session:
+        print(configuration.dump(project_named(session, project).settings), end="")
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON schema of a project's YAML."""
+    from backend import configuration
+
+    print(json.dumps(configuration.json_schema(), indent=2))
+
+
+@app.command()
+def apply(
+    config: ConfigFile, yes: Annotated[bool, typer.Option("--yes", help="Replace the stored configuration.")] = False
+) -> None:
+    """Show how a YAML differs from the stored configuration and, with --yes, store it as a new version."""
+    from backend import configuration
+    from backend import seed as seeding
+
+    difference = seeding.apply(configuration.load(config), replace=yes)
+    print(difference or "no difference")
+    if difference and not yes:
+        say("Nothing was changed. Repeat with --yes to store this configuration.")
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run a command; an error that nextbatch raised on purpose is one line, without a traceback."""
+    try:
+        app()
+    except NextbatchError as error:
+        console.print(f"nextbatch: {error}", style="red")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

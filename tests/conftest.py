@@ -1,0 +1,59 @@
+"""Fixtures that every room's tests share: a home of one's own, and a database on SQLite and on Postgres."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backend import database
+from backend.rounds import queue
+from backend.settings import settings
+from tests.services import postgres
+
+
+def forget_process_state() -> None:
+    """Settings, engine and client are read once a process; a test with a home of its own starts anew."""
+    if database.engine.cache_info().currsize:
+        database.engine().dispose()
+    for cached in (settings, database.engine, queue.client):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty NEXTBATCH_HOME, for this process and for those it starts."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("NEXTBATCH_HOME", str(folder))
+    for name in ("NEXTBATCH_DATABASE_URL", "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY", "TRITON_URL"):
+        monkeypatch.delenv(name, raising=False)
+    forget_process_state()
+    yield folder
+    forget_process_state()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A real Postgres server. Missing, it fails in CI and skips elsewhere."""
+    if postgres.find() is None and not os.environ.get("CI"):
+        pytest.skip("Postgres is missing: run python -m tests.services")
+    with postgres.running() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A migrated, empty database, once on SQLite and once on Postgres; its kind."""
+    if request.param == "sqlite":
+        queue.prepare_database()
+        yield "sqlite"
+        return
+    server = request.getfixturevalue("postgres_url")
+    with postgres.database(server, f"t{uuid.uuid4().hex[:12]}") as url:
+        monkeypatch.setenv("NEXTBATCH_DATABASE_URL", url)
+        forget_process_state()
+        queue.prepare_database()
+        yield "postgres"
+        forget_process_state()
