@@ -244,3 +244,22 @@ class TritonFailed(NextbatchError):
 
 class EnvironmentFailed(NextbatchError):
     """The environment {name} could not be installed in {path}: {problem}. Check the network and the disk, then retry."""
+
+
+# --- web: Label Studio's calls -------------------------------------------------------------------------------
+
+
+class MalformedEvent(NextbatchError):
+    """This is no webhook body of Label Studio: {problem}."""
+
+
+class UnknownEvent(NextbatchError):
+    """nextbatch does not read events of the kind {action!r}."""
+
+
+class MalformedRequest(NextbatchError):
+    """The request cannot be answered: {problem}."""
+
+
+class EncoderBusy(NextbatchError):
+    """The encoder did not answer within {timeout_s:.1f} s; the items wait for the next round."""
