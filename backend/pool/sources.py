@@ -1,0 +1,146 @@
+"""Where items' bytes come from. Every failure is an ItemUnreadable whose message can be recorded as the item's reason.
+
+| address | read from |
+|---|---|
+| http://, https:// | the public internet and `allow_hosts` |
+| s3://bucket/key | `allow_buckets` |
+| file:///…, /…, relative paths | below `data_root` |
+| /data/local-files/?d=… | below `data_root`; without one, Label Studio |
+| /data/upload/…, /storage-data/…, Label Studio's own addresses | Label Studio, with its token |
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from aiohttp.abc import AbstractResolver
+
+from backend.errors import FetchTimedOut, ItemMissing, PathForbidden, SourceUnsupported
+from backend.pool.files import Blob, read_below
+from backend.pool.guard import Guard
+from backend.pool.http import HttpClient, shown
+from backend.pool.origin import LabelStudioOrigin, TokenProvider
+from backend.pool.s3 import Buckets
+
+__all__ = ["Blob", "SourceConfig", "Sources"]
+
+_LOCAL_FILES = "/data/local-files/"
+_UPLOADS = ("/data/upload/", "/storage-data/")
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """What a project may read, and how much of it. Sizes in bytes, times in seconds."""
+
+    data_root: Path | None = None
+    allow_hosts: tuple[str, ...] = ()
+    allow_buckets: tuple[str, ...] = ()
+    s3_endpoint: str | None = None
+    s3_region: str = "us-east-1"
+    label_studio_url: str | None = None
+    label_studio_token: TokenProvider | None = field(default=None, repr=False)
+    max_bytes: int = 32 * 2**20
+    timeout_s: float = 30.0
+    retries: int = 3
+    connections: int = 64
+
+
+class Sources:
+    """One client for all addresses, for one event loop: `async with Sources(config) as sources`."""
+
+    def __init__(self, config: SourceConfig, resolver: AbstractResolver | None = None) -> None:
+        self._config = config
+        self._resolver = resolver
+        self._closing = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        config = self._config
+        url = config.label_studio_url
+        self._label_studio = LabelStudioOrigin(url, config.label_studio_token) if url else None
+        self._http = await self._closing.enter_async_context(
+            HttpClient(
+                Guard(config.allow_hosts),
+                self._label_studio,
+                max_bytes=config.max_bytes,
+                timeout_s=config.timeout_s,
+                retries=config.retries,
+                connections=config.connections,
+                resolver=self._resolver,
+            )
+        )
+        self._buckets = Buckets(
+            config.allow_buckets,
+            endpoint=config.s3_endpoint,
+            region=config.s3_region,
+            max_bytes=config.max_bytes,
+            timeout_s=config.timeout_s,
+            retries=config.retries,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._closing.aclose()
+
+    async def fetch(self, uri: str) -> Blob:
+        """The item's bytes, at most `max_bytes`, within `timeout_s` over all retries. Raises an ItemUnreadable."""
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                return await self._read(uri)
+        except TimeoutError:
+            raise FetchTimedOut(uri=shown(uri), timeout_s=f"{self._config.timeout_s:g}") from None
+
+    def list_prefix(self, uri: str) -> AsyncIterator[str]:
+        """`s3://bucket/key` of every object below an s3:// prefix. Raises an ItemUnreadable while iterated."""
+        return self._buckets.list_prefix(uri)
+
+    async def _read(self, uri: str) -> Blob:
+        scheme, separator, rest = uri.partition("://")
+        match scheme.lower() if separator else "":
+            case "http" | "https":
+                return await self._http.get(uri)
+            case "s3":
+                return await self._buckets.get(f"s3://{rest}")
+            case "file":
+                return await self._local(_path_of_file_uri(uri))
+            case "":
+                return await self._read_path(uri)
+        raise SourceUnsupported(uri=shown(uri), problem=f"{scheme[:20]} addresses are not supported")
+
+    async def _read_path(self, path: str) -> Blob:
+        if path[:5].lower() == "data:":
+            raise SourceUnsupported(uri=shown(path), problem="data: addresses are not supported")
+        is_local = path.startswith(_LOCAL_FILES)
+        if path.startswith(_UPLOADS) or (is_local and self._config.data_root is None and self._label_studio):
+            if self._label_studio is None:
+                raise SourceUnsupported(
+                    uri=shown(path), problem="it is Label Studio's, and LABEL_STUDIO_URL is not set"
+                )
+            return await self._http.get(self._label_studio.address_of(path))
+        if not is_local:
+            return await self._local(path)
+        named = parse_qs(urlsplit(path).query).get("d")
+        if not named:
+            raise ItemMissing(uri=shown(path))
+        return await self._local(named[0])
+
+    async def _local(self, path: str) -> Blob:
+        if self._config.data_root is None:
+            raise PathForbidden(path=shown(path), problem="NEXTBATCH_DATA_ROOT is not set")
+        return await asyncio.to_thread(read_below, self._config.data_root, path, self._config.max_bytes)
+
+
+def _path_of_file_uri(uri: str) -> str:
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        raise SourceUnsupported(uri=shown(uri), problem="not a valid address") from None
+    if parts.netloc not in ("", "localhost"):
+        raise SourceUnsupported(uri=shown(uri), problem="file addresses name no host")
+    return unquote(parts.path)
