@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then echo $$p; break; fi; done)
 VENV := .venv
 BIN := $(VENV)/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 STAY ?= 1
 PUBLISH ?= reorder
 DATA ?=
@@ -29,18 +30,18 @@ check: $(VENV)/.check
 $(VENV)/.demo: pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then echo "nextbatch needs Python 3.11 or 3.12: set PYTHON=/path/to/python3.11"; exit 1; fi
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing nextbatch into $(VENV) (one to two minutes the first time) …"
-	$(BIN)/python -m pip install --quiet --progress-bar=on $(TORCH)
-	$(BIN)/python -m pip install --quiet --progress-bar=on --editable .
+	@echo "Installing nextbatch into $(VENV) (about a minute the first time) …"
+	$(BIN)/python -m pip install --quiet --progress-bar=on uv $(TORCH)
+	$(UV) --editable .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet --progress-bar=on --editable '.[test]'
+	$(UV) --editable '.[test]'
 	$(BIN)/python -m tests.services
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --progress-bar=on --editable '.[check]'
+	$(UV) --editable '.[check]'
 	@touch $@
 
 clean:

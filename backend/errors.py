@@ -263,3 +263,12 @@ class MalformedRequest(NextbatchError):
 
 class EncoderBusy(NextbatchError):
     """The encoder did not answer within {timeout_s:.1f} s; the items wait for the next round."""
+
+
+# --- environments --------------------------------------------------------------------------------------------------
+
+
+class EnvironmentNotBuilt(NextbatchError):
+    """{command} failed. The end of {log}:
+    {tail}
+    Check the network and the disk, then run the same command again: it starts anew."""
