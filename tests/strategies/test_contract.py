@@ -96,9 +96,7 @@ class TestContract:
         assert same(run(strategy, pool()), whole)
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_a_row_that_is_not_finite_is_never_picked(
-        self, strategy: Strategy, pool: MakePool, value: float
-    ) -> None:
+    def test_a_row_that_is_not_finite_is_never_picked(self, strategy: Strategy, pool: MakePool, value: float) -> None:
         request = pool(30, budget=30)
         arrays = {"probabilities": Needs.PROBABILITIES, "embeddings": Needs.EMBEDDINGS}
         needed = [name for name, need in arrays.items() if need in strategy.needs]
@@ -213,7 +211,8 @@ _UNDER_A_LIMIT = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from strategies import Needs, Request, create, names, run
+from strategies import Request, create, names, run
+from strategies.kernels import blocks
 
 def pool(n, d, folder):
     rng = np.random.default_rng(0)
