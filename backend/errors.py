@@ -261,10 +261,6 @@ class MalformedRequest(NextbatchError):
     """The request cannot be answered: {problem}."""
 
 
-class EncoderBusy(NextbatchError):
-    """The encoder did not answer within {timeout_s:.1f} s; the items wait for the next round."""
-
-
 # --- environments --------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,105 @@
+"""The web application: blueprints, limits, and answers to what goes wrong."""
+
+import re
+import time
+
+import sqlalchemy as sa
+import structlog
+from flask import Flask, Response, g, request
+from sqlalchemy.exc import OperationalError
+from werkzeug.exceptions import HTTPException
+
+from backend import metrics
+from backend.database import engine
+from backend.errors import NextbatchError
+from backend.hooks import Hooks
+from backend.web import auth, mlbackend
+
+log = structlog.get_logger()
+
+MAX_REQUEST_BYTES = 64 * 2**20  # /predict for 10,000 tasks has 5 MB, TASKS_CREATED the same and more
+DATABASE_WAIT_MS = 400  # Label Studio gives a webhook 1 s; the rest of the program waits longer
+_MAX_REASON = 400
+
+
+def create_app(hooks: type[Hooks] = Hooks) -> Flask:
+    """The application. `hooks` answers Label Studio's calls; give a subclass to answer them otherwise."""
+    app = Flask("nextbatch", static_folder=None)
+    app.config.update(MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES, MAX_FORM_MEMORY_SIZE=2**20)
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
+    _wait_briefly(engine())
+    app.register_blueprint(mlbackend.blueprint(hooks))
+    app.add_url_rule("/metrics", view_func=_metrics)
+    app.before_request(_start_clock)
+    app.after_request(_observe)
+    app.register_error_handler(NextbatchError, _explain)
+    app.register_error_handler(OperationalError, _database_busy)
+    app.register_error_handler(HTTPException, _http_problem)
+    app.register_error_handler(Exception, _unexpected)
+    return app
+
+
+def problem(status: int, text: str) -> Response:
+    """A refusal in plain words, in the body and in the status line.
+
+    Label Studio throws the body of a refusal away and shows its status line: "400 Client Error: <reason> for url …".
+    """
+    reason = re.sub(r"[^\x20-\x7e]+", " ", text.replace("\n", " ")).strip()  # a status line is one line of ASCII
+    return Response(text.rstrip() + "\n", status=f"{status} {reason[:_MAX_REASON] or 'Refused'}", mimetype="text/plain")
+
+
+def _wait_briefly(database: sa.Engine) -> None:
+    """Let this process's connections give up on SQLite's write lock after 400 ms, so that people are not kept."""
+    if database.dialect.name == "sqlite":
+        database.dispose()
+        sa.event.listen(
+            database, "connect", lambda connection, _: connection.execute(f"PRAGMA busy_timeout={DATABASE_WAIT_MS}")
+        )
+
+
+def _metrics() -> Response:
+    return auth.require_basic() or Response(metrics.exposition(), content_type=metrics.CONTENT_TYPE)
+
+
+def _start_clock() -> None:
+    g.started = time.perf_counter()
+
+
+def _observe(response: Response) -> Response:
+    endpoint = request.endpoint or "none"  # never the path: it is the caller's text
+    seconds = time.perf_counter() - g.get("started", time.perf_counter())
+    metrics.requests.labels(endpoint, f"{response.status_code // 100}xx").observe(seconds)
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    return response
+
+
+def _explain(error: NextbatchError) -> Response:
+    log.warning("web.refused", endpoint=request.endpoint, cause=type(error).__name__)
+    return problem(400, str(error))
+
+
+def _http_problem(error: HTTPException) -> Response:
+    text = error.description or error.name
+    return Response(f"{text}\n", status=error.code or 500, headers=_allowed(error), mimetype="text/plain")
+
+
+def _allowed(error: HTTPException) -> dict[str, str]:
+    return {name: value for name, value in error.get_headers() if name not in ("Content-Type", "Content-Length")}
+
+
+def _database_busy(error: OperationalError) -> Response:
+    log.warning("web.database_busy", endpoint=request.endpoint, cause=str(error.orig))
+    answer = problem(503, "The database did not answer in time. Try again.")
+    answer.headers["Retry-After"] = "1"
+    return answer
+
+
+def _unexpected(error: Exception) -> Response:
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    where = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame is not None else ""
+    log.error(
+        "web.failed", endpoint=request.endpoint, cause=type(error).__name__, where=where
+    )  # no text: may hold data
+    return problem(500, "Something went wrong inside nextbatch; its log has the place.")

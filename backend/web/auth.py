@@ -1,0 +1,67 @@
+"""Who may call: basic auth for the ML backend's endpoints, a shared secret for webhooks. Compared in constant time."""
+
+import hmac
+
+from flask import Response, request
+
+from backend import metrics
+from backend.settings import settings
+
+SECRET_HEADER = "X-Nextbatch-Secret"  # noqa: S105 - the header's name, not its value
+
+
+def require_basic() -> Response | None:
+    """A `before_request`: 401 unless the credentials are right, or none are configured."""
+    return None if not _basic_is_configured() or _basic_is_right() else _refusal()
+
+
+def refuse_wrong_basic() -> Response | None:
+    """For /health: whoever sends no credentials may ask, whoever sends wrong ones is told so.
+
+    Label Studio checks /health first and shows a clear message for 401; probes send no credentials.
+    """
+    return _refusal() if _basic_is_configured() and request.authorization and not _basic_is_right() else None
+
+
+def require_webhook_secret() -> Response | None:
+    """401 unless the secret header or the basic credentials are right, or neither is configured.
+
+    Label Studio's own calls ("Start training") carry the backend's basic auth but no header; a webhook that we
+    registered carries the header but no basic auth. Either will do.
+    """
+    secret = settings().webhook_secret
+    if secret is None and not _basic_is_configured():
+        return None
+    given = request.headers.get(SECRET_HEADER)
+    if secret is not None and given is not None and _equal(given, secret.get_secret_value()):
+        return None
+    if _basic_is_configured() and _basic_is_right():
+        return None
+    metrics.events.labels("unauthorized").inc()
+    return _refusal()
+
+
+def _basic_is_configured() -> bool:
+    return settings().username is not None or settings().password is not None
+
+
+def _basic_is_right() -> bool:
+    expected, given = settings(), request.authorization
+    if given is None or given.type != "basic":
+        return False
+    password = expected.password.get_secret_value() if expected.password is not None else ""
+    name_is_right = _equal(given.username or "", expected.username or "")
+    return _equal(given.password or "", password) and name_is_right  # both are always compared
+
+
+def _equal(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
+
+
+def _refusal() -> Response:
+    return Response(
+        "Give this backend's username and password (or the webhook's secret header).\n",
+        status="401 Credentials missing or wrong",
+        headers={"WWW-Authenticate": 'Basic realm="nextbatch", charset="UTF-8"'},
+        mimetype="text/plain",
+    )

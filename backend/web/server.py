@@ -1,0 +1,44 @@
+"""Gunicorn, in this process: one worker with threads, so that caches are shared and SQLite has one writer here."""
+
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+
+from backend.web.app import create_app
+
+THREADS = 16  # waiting for the encoder or the database takes a thread; answering takes a few ms
+
+
+class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """The application behind gunicorn's gthread worker."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        super().__init__()
+
+    def load_config(self) -> None:
+        options: dict[str, Any] = {
+            "bind": self._address,
+            "workers": 1,
+            "worker_class": "gthread",
+            "threads": THREADS,
+            "timeout": 60,
+            "graceful_timeout": 10,
+            "keepalive": 30,
+            "loglevel": "warning",
+            "proc_name": "nextbatch-web",
+            "control_socket_disable": True,
+        }
+        for name, value in options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """In the worker, after the fork: connections and threads must not cross it."""
+        return create_app()
+
+
+def run(host: str, port: int) -> None:
+    """Answer until SIGTERM or SIGINT: requests in flight are finished, at most 10 s long."""
+    Server(host, port).run()
