@@ -1,0 +1,208 @@
+"""The two ways to fit a head, each judged by the same folds: on labels alone, or on labels spread over the pool."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backend.learning.calibration import MIN_SAMPLES, fit_temperature, log_loss
+from backend.learning.logistic import solve
+from backend.learning.neighbours import build_graph, propagate
+
+Method = Literal["logistic", "propagation"]
+
+# Penalties per feature: the best one moved from 1e-5 to 1e-3 between 100 and 5,000 labels of CIFAR-10.
+_PENALTIES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+_DEFAULT_PENALTY = 1e-4
+_SOFT_ROWS = 8_000
+_SOFT_RANK = 512
+_GRAPH_RANK = 128
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to fit and how it did on labels it had not seen: accuracy in [0, 1], calibrated log loss in nats."""
+
+    method: Method
+    penalty: float
+    accuracy: float
+    log_loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Standardised ``features`` (l, d); ``labels`` (l,) among the classes seen; ``fold`` (l,), -1 never held out."""
+
+    features: Tensor
+    labels: NDArray[np.int64]
+    fold: NDArray[np.int64]
+    folds: int
+    class_weights: Tensor
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_weights)
+
+    def targets(self) -> Tensor:
+        """One-hot labels, (l, classes) float32."""
+        return torch.nn.functional.one_hot(torch.tensor(self.labels), self.classes).float()
+
+    def parts(self) -> Tensor:
+        """The rows that each fold trains on and, last, all rows: (l, folds + 1) float32 of 0 and 1."""
+        keep = [self.fold != part for part in range(self.folds)]
+        return torch.tensor(np.stack([*keep, np.ones(len(self.fold), bool)], axis=1)).float()
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Weights (d, P, K) and biases (P, K) of the folds and, last, of the fit to all rows; and the folds' verdict.
+
+    ``logits`` (m, K) are those of the ``rows`` (m,) that were held out, by the fold that did not see them.
+    """
+
+    method: Method
+    penalty: float
+    weights: Tensor
+    bias: Tensor
+    temperature: float
+    rows: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def best_loss(self) -> float:
+        return min((candidate.log_loss for candidate in self.candidates), default=np.inf)
+
+
+def fit_logistic(labelled: Labelled) -> Fitted:
+    """Logistic regression on the labels; the penalty has the lowest calibrated log loss over the folds."""
+    features, basis = _uncorrelated(labelled.features)
+    scale = float(labelled.features.shape[1])
+    weights = _normalised(labelled.parts() * (labelled.targets() @ labelled.class_weights)[:, None])
+    targets = labelled.targets()[:, None]
+    penalty, candidates = _DEFAULT_PENALTY, []
+    fold_weights = torch.zeros(features.shape[1], 0, labelled.classes)
+    fold_bias = torch.zeros(0, labelled.classes)
+    if labelled.folds:
+        penalties = torch.tensor(_PENALTIES).repeat_interleave(labelled.folds) * scale
+        tiled = weights[:, : labelled.folds].repeat(1, len(_PENALTIES))
+        tried = solve(features, targets, tiled, penalties, tolerance=1e-3, max_iterations=60)
+        spans = [slice(at, at + labelled.folds) for at in range(0, len(penalties), labelled.folds)]
+        for value, span in zip(_PENALTIES, spans, strict=True):
+            _, logits = _held_out(labelled, features, tried.weights[:, span], tried.bias[span])
+            candidates.append(_judge(labelled, logits, "logistic", value))
+        best = min(range(len(candidates)), key=lambda at: candidates[at].log_loss)
+        penalty, span = _PENALTIES[best], spans[best]
+        fold_weights, fold_bias = tried.weights[:, span], tried.bias[span]
+    full = solve(features, targets, weights[:, -1:], torch.tensor([penalty * scale]))
+    rotated = torch.cat([fold_weights, full.weights], dim=1)
+    return _fitted(
+        labelled,
+        "logistic",
+        penalty,
+        (basis @ rotated.flatten(1)).view(-1, *rotated.shape[1:]),
+        torch.cat([fold_bias, full.bias]),
+        tuple(candidates),
+    )
+
+
+def fit_propagation(labelled: Labelled, pool: Tensor, logistic: Fitted, generator: np.random.Generator) -> Fitted:
+    """Logistic regression on soft targets: what the labels' neighbours and the logistic head agree on.
+
+    A target is ``p(class | graph) p(class | embedding) / p(class)``, two witnesses taken as independent, for the
+    labels and at most 8,000 rows of ``pool`` (n, d); so the head stays inductive. Each fold spreads its own
+    labels only. On CIFAR-10 the product beat the mean of the two, and the spread labels alone.
+    """
+    rows = torch.cat([labelled.features, pool])
+    chosen = np.sort(generator.choice(len(pool), min(_SOFT_ROWS, len(pool)), replace=False))
+    at = torch.from_numpy(np.concatenate([np.arange(len(labelled.labels)), chosen + len(labelled.labels)]))
+    centred = rows - rows.mean(dim=0)
+    basis = torch.linalg.eigh(centred.T @ centred / len(rows)).eigenvectors.flip(1)[:, :_SOFT_RANK]
+    graph = build_graph(centred @ basis[:, :_GRAPH_RANK])
+    del centred
+    features = rows[at] @ basis
+    parts = labelled.parts()
+    targets = torch.empty(len(at), parts.shape[1], labelled.classes)
+    sources = torch.zeros(len(rows), labelled.classes)
+    for part in range(parts.shape[1]):
+        known = labelled.targets() * parts[:, part, None]
+        sources[: len(known)] = known
+        spread = torch.from_numpy(propagate(graph, sources.numpy())[at.numpy()])
+        logits = rows[at] @ logistic.weights[:, part] + logistic.bias[part]
+        targets[:, part] = _agreement(spread, logits / logistic.temperature, known)
+    seen = torch.cat([parts, torch.ones(len(chosen), parts.shape[1])])
+    row_weights = _normalised(seen * (targets @ labelled.class_weights))
+    penalties = torch.full((parts.shape[1],), _DEFAULT_PENALTY * rows.shape[1])
+    solved = solve(features, targets, row_weights, penalties, tolerance=1e-3, max_iterations=60)
+    weights = (basis @ solved.weights.flatten(1)).view(-1, *solved.weights.shape[1:])
+    unjudged = _fitted(labelled, "propagation", _DEFAULT_PENALTY, weights, solved.bias, ())
+    if not labelled.folds:
+        return unjudged
+    candidate = _judge(labelled, unjudged.logits, "propagation", _DEFAULT_PENALTY)
+    return _fitted(labelled, "propagation", _DEFAULT_PENALTY, weights, solved.bias, (candidate,))
+
+
+def _agreement(spread: Tensor, logits: Tensor, known: Tensor) -> Tensor:
+    """Soft targets (n, K) from spread labels, logits, and the labels (l, K) of the first rows, 0 where hidden."""
+    prior = (known.sum(dim=0) + 1) / (known.sum() + known.shape[1])
+    reached = spread.sum(dim=1, keepdim=True)
+    graph = torch.where(reached > 1e-12, spread / reached.clamp_min(1e-12), prior).clamp_min(1e-6)
+    targets = torch.softmax(logits + (graph / prior).log(), dim=1)
+    certain = known.sum(dim=1) > 0
+    targets[: len(known)][certain] = known[certain]
+    return targets
+
+
+def _uncorrelated(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotated features (l, r), whose columns are uncorrelated, and the basis (d, r): ``features @ basis``.
+
+    Nothing is lost: a penalised fit lies in the span of its rows. With fewer rows than features, r <= l.
+    """
+    if len(features) >= features.shape[1]:
+        basis = torch.linalg.eigh(features.T @ features).eigenvectors
+        return features @ basis, basis
+    values, vectors = torch.linalg.eigh((features @ features.T).double())
+    keep = values > 1e-9 * values[-1].clamp_min(1e-30)
+    if not keep.any():
+        return torch.zeros(len(features), 1), torch.zeros(features.shape[1], 1)
+    basis = (features.T.double() @ (vectors[:, keep] / values[keep].sqrt())).float()
+    return (vectors[:, keep] * values[keep].sqrt()).float(), basis
+
+
+def _normalised(row_weights: Tensor) -> Tensor:
+    return row_weights / row_weights.sum(dim=0, keepdim=True)
+
+
+def _held_out(
+    labelled: Labelled, features: Tensor, weights: Tensor, bias: Tensor
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The rows held out once, (m,), and their logits (m, K) by the fold that did not train on them."""
+    rows = np.flatnonzero(labelled.fold >= 0)
+    logits = np.empty((len(rows), labelled.classes), np.float32)
+    for part in range(labelled.folds):
+        mine = labelled.fold[rows] == part
+        logits[mine] = (features[rows[mine]] @ weights[:, part] + bias[part]).numpy()
+    return rows, logits
+
+
+def _judge(labelled: Labelled, logits: NDArray[np.float32], method: Method, penalty: float) -> Candidate:
+    labels = labelled.labels[labelled.fold >= 0]
+    loss = log_loss(logits, labels, fit_temperature(logits, labels))
+    return Candidate(method, penalty, float((logits.argmax(axis=1) == labels).mean()), loss)
+
+
+def _fitted(
+    labelled: Labelled,
+    method: Method,
+    penalty: float,
+    weights: Tensor,
+    bias: Tensor,
+    candidates: tuple[Candidate, ...],
+) -> Fitted:
+    rows, logits = _held_out(labelled, labelled.features, weights, bias)
+    enough = len(rows) >= MIN_SAMPLES
+    temperature = fit_temperature(logits, labelled.labels[rows]) if enough else 1.0
+    return Fitted(method, penalty, weights, bias, temperature, rows, logits, candidates)
