@@ -5,10 +5,14 @@ What the user can mend, the message says how to mend.
 """
 
 import inspect
+from typing import ClassVar
 
 
 class NextbatchError(Exception):
     """Something went wrong in nextbatch."""
+
+    is_passing: ClassVar[bool] = False
+    """Whether waiting may mend it, as with a service that is away."""
 
     def __init__(self, **facts: object) -> None:
         super().__init__(inspect.cleandoc(type(self).__doc__ or "").format(**facts))
@@ -241,9 +245,6 @@ class TritonUnsupported(NextbatchError):
 class TritonFailed(NextbatchError):
     """The embedded Triton failed: {problem}. Its log: {log}"""
 
-
-class EnvironmentFailed(NextbatchError):
-    """The environment {name} could not be installed in {path}: {problem}. Check the network and the disk, then retry."""
 
 
 # --- web: Label Studio's calls -------------------------------------------------------------------------------
