@@ -1,0 +1,119 @@
+"""Every parameter and every declared input does something. A new one without a line here fails."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from strategies import Needs, Request, create, find, parameters, run
+from strategies.registry import BUILT_IN
+
+MakePool = Callable[..., Request]
+
+EFFECTS: dict[tuple[str, str], tuple[Any, Any, str]] = {
+    ("auto", "labels_per_class"): (2, 3, "picks"),
+    ("auto", "even"): (0.0, 1.0, "picks"),
+    ("k_center_greedy", "shortlist"): (1, 8192, "nothing"),
+    ("margin_clusters", "shortlist"): (1, 10, "picks"),
+    ("margin_clusters", "duplicate"): (0.5, 1.01, "picks"),
+    ("margin_clusters", "dimensions"): (2, 16, "picks"),
+    ("margin_clusters", "clusters"): (1, 10, "picks"),
+    ("max_herding", "width"): (0.1, 3.0, "picks"),
+    ("max_herding", "dimensions"): (2, 16, "picks"),
+    ("max_herding", "targets"): (20, 300, "picks"),
+    ("max_herding", "candidates"): (30, 300, "picks"),
+    ("typiclust", "neighbours"): (1, 20, "picks"),
+    ("typiclust", "clusters"): (2, 22, "picks"),
+    ("typiclust", "dimensions"): (2, 16, "picks"),
+    ("typiclust", "candidates"): (30, 300, "picks"),
+}
+"""Two values of each parameter, and whether the picks have to differ or, where only the time may, must not."""
+
+BESIDE: dict[tuple[str, str], dict[str, Any]] = {("auto", "even"): {"labels_per_class": 2}}
+"""What else has to be set for the parameter to matter."""
+
+
+def picks(request: Request, name: str, **values: Any) -> list[str]:
+    return [str(i) for i in run(create(name, **values), request).ids.tolist()]
+
+
+@pytest.fixture
+def request_(pool: MakePool) -> Request:
+    """12 labels of 5 classes, evenly spread."""
+    return pool(labelled_classes=np.arange(12) % 5)
+
+
+@pytest.mark.parametrize(("name", "parameter"), EFFECTS)
+def test_a_parameter_does_what_it_says(name: str, parameter: str, request_: Request) -> None:
+    one, other, changes = EFFECTS[name, parameter]
+
+    before, after = (
+        picks(request_, name, **{parameter: value}, **BESIDE.get((name, parameter), {})) for value in (one, other)
+    )
+
+    assert (before != after) == (changes == "picks")
+
+
+def test_every_parameter_has_a_test() -> None:
+    declared = {(name, parameter) for name in BUILT_IN for parameter in parameters(find(name))}
+
+    assert declared == set(EFFECTS)
+
+
+@pytest.mark.parametrize(("name", "parameter"), EFFECTS)
+def test_a_default_lies_in_its_range_and_both_ends_are_taken(name: str, parameter: str) -> None:
+    default, low, high = parameters(find(name))[parameter]
+
+    assert low <= default <= high
+    assert create(name, **{parameter: low}) != create(name, **{parameter: high})
+
+
+def shuffled(request: Request, need: Needs) -> Request:
+    """The same request with other values in one of its inputs."""
+    order = np.random.default_rng(1).permutation(len(request.ids))
+    changes: dict[Needs, Callable[[], dict[str, Any]]] = {
+        Needs.PROBABILITIES: lambda: {"probabilities": request.probabilities[order]},
+        Needs.EMBEDDINGS: lambda: {"embeddings": request.embeddings[order]},
+        Needs.LABELLED: lambda: {
+            "labelled_embeddings": request.embeddings[:12],
+            "labelled_classes": np.array([0] * 8 + [1] * 4),
+        },
+    }
+    return replace(request, **changes[need]())
+
+
+DECLARED = [(name, need) for name in BUILT_IN for need in Needs if need and need in find(name).needs | find(name).uses]
+
+
+@pytest.mark.parametrize(("name", "need"), DECLARED)
+def test_an_input_that_is_declared_is_looked_at(name: str, need: Needs, request_: Request) -> None:
+    values = {"labels_per_class": 2} if name == "auto" else {}
+
+    assert picks(shuffled(request_, need), name, **values) != picks(request_, name, **values)
+
+
+def test_the_plug_in_on_the_page_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text()
+    plug_in = next(block for block in page.split("```python\n") if block.startswith("from dataclasses")).split("```")[0]
+    use = (
+        "import numpy as np, strategies\n"
+        "r = Request(ids=np.arange(3), budget=2, probabilities=np.array([[1, 0], [0.5, 0.5], [0.9, 0.1]]))\n"
+        "print(strategies.run(strategies.create('gini', power=2.0), r).ids.tolist())"
+    )
+
+    done = subprocess.run([sys.executable, "-c", plug_in + use], capture_output=True, text=True)
+
+    assert done.stdout == "[1, 2]\n", done.stderr
+
+
+def test_the_page_on_strategies_names_each_with_its_parameters() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text()
+
+    for name in BUILT_IN:
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}`"))
+        assert all(f"`{parameter}`" in row for parameter in parameters(find(name))), row
