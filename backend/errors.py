@@ -170,7 +170,8 @@ class NoSuchProject(NextbatchError):
 
 
 class AmbiguousTitle(NextbatchError):
-    """Label Studio has several projects called {title!r}: {project_ids}. Set label_studio.project_id to the one you mean."""
+    """Label Studio has several projects called {title!r}: {project_ids}.
+    Set label_studio.project_id to the one you mean."""
 
 
 class BadLabelConfig(NextbatchError):
