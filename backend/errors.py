@@ -247,7 +247,6 @@ class TritonFailed(NextbatchError):
     """The embedded Triton failed: {problem}. Its log: {log}"""
 
 
-
 # --- web: Label Studio's calls -------------------------------------------------------------------------------
 
 
@@ -270,3 +269,15 @@ class EnvironmentNotBuilt(NextbatchError):
     """{command} failed. The end of {log}:
     {tail}
     Check the network and the disk, then run the same command again: it starts anew."""
+
+
+# --- seeding and rounds --------------------------------------------------------------------------------------------
+
+
+class FolderOutsideRoot(NextbatchError):
+    """{path} is not below NEXTBATCH_DATA_ROOT ({root}), and files outside it are never read.
+    Move the folder, or set NEXTBATCH_DATA_ROOT to a folder above it."""
+
+
+class RoundFailed(NextbatchError):
+    """Round {number} did not end well: {reason}"""

@@ -62,11 +62,13 @@ class Child:
 class Supervisor:
     """`nextbatch serve`. Start it from a thread that lives as long as it should; `url` is where web listens."""
 
-    def __init__(self, host: str = "127.0.0.1", port: int | None = None, workers: int = 1) -> None:
+    def __init__(
+        self, host: str = "127.0.0.1", port: int | None = None, workers: int = 1, logs: Path | None = None
+    ) -> None:
         self.host = host
         self.port = port or free_port()
         self.workers = workers
-        self.logs = settings().home / "logs"
+        self.logs = logs or settings().home / "logs"
         self.children: list[Child] = []
         self.triton: serving.EmbeddedTriton | None = None
         self.engine = ""

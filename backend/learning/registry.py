@@ -29,14 +29,14 @@ def head_path(digest: str) -> Path:
     return settings().home / "heads" / f"{digest}.safetensors"
 
 
-def snapshot_path(name: str) -> Path:
-    """The file of the data snapshot with that name."""
-    return settings().home / "snapshots" / f"{name}.jsonl.gz"
+def snapshots() -> Path:
+    """The folder of the data snapshots."""
+    return settings().home / "snapshots"
 
 
 def load_head(version: ModelVersion) -> Head:
     """The version's head, checked against its digest."""
-    return Head.load(head_path(version.head_digest))
+    return Head.load(head_path(version.head_digest), version.head_digest)
 
 
 def champion(session: Session, project_id: int) -> ModelVersion | None:

@@ -31,14 +31,13 @@ class NewItem:
 
 @dataclass(frozen=True)
 class Labelled:
-    """An item with the label that its annotations agree on most; `annotation_ids` are those that say so."""
+    """An item with the label that its annotations agree on most; `annotations` are those that say so: id to annotator."""
 
     item_id: int
     content_hash: str
     label: str
     is_holdout: bool
-    annotation_ids: tuple[int, ...]
-    annotators: tuple[str, ...]
+    annotations: Mapping[int, str]
 
 
 @dataclass(frozen=True)
@@ -190,8 +189,7 @@ def _agreed(item_id: int, votes: list[tuple[Annotation, str, bool]]) -> Labelled
         content_hash=votes[0][1],
         label=label or "",
         is_holdout=votes[0][2],
-        annotation_ids=tuple(annotation.external_id for annotation in agreeing),
-        annotators=tuple(sorted({annotation.annotator or "?" for annotation in agreeing})),
+        annotations={annotation.external_id: annotation.annotator or "?" for annotation in agreeing},
     )
 
 

@@ -1,24 +1,29 @@
 """Learn from the labels so far: snapshot, fit, evaluate, and promote unless it got worse."""
 
+import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from backend.database import ModelVersion, Project, Round, reading, transaction
-from backend.learning import registry, training
-from backend.pool.catalog import candidates, labelled
+from backend.learning import evaluate, registry, training
+from backend.learning.heads import Head
+from backend.learning.snapshots import Row, Snapshot
+from backend.pool.catalog import Labelled, candidates, labelled
 from backend.rounds.choose import round_seed
-from backend.rounds.encoding import open_embeddings
-from backend.studio.labels import LabelTask
+from backend.rounds.encoding import Embeddings, open_embeddings
+from backend.studio.labels import LabelTask, config_hash
 
-ENOUGH_HOLDOUT = 100  # labels in the holdout below which cross-validation decides about promotion
-GRAPH_ITEMS = 20_000  # pool items in the neighbour graph; beyond this a random subset, keyed by the seed
+GRAPH_ITEMS = 20_000  # pool items in the neighbour graph; beyond this a random subset, keyed by the round's seed
+FEWEST_TO_COMPARE = 10  # unseen labels below which two heads cannot be told apart
 
 
 def learn(project_id: int, number: int) -> dict[str, Any]:
-    """Fit a head on what people labelled; with labels of fewer than two classes there is nothing to fit yet."""
+    """Fit a head on what people labelled; labels of fewer than two classes are nothing to fit yet."""
     with reading() as session:
         project = session.get_one(Project, project_id)
         round_ = session.scalars(sa.select(Round).where(Round.project_id == project_id, Round.number == number)).one()
@@ -37,37 +42,114 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
 
     embeddings = open_embeddings(project.settings)
     seed = round_seed(project.settings.seed, number)
-    graph = pool.hashes
-    if len(graph) > GRAPH_ITEMS:
-        rows = np.random.default_rng(seed).choice(len(graph), GRAPH_ITEMS, replace=False)
-        graph = tuple(graph[row] for row in np.sort(rows))
     x, y = _arrays(embeddings, train, classes)
-    fit = training.fit(x, y, classes, pool=embeddings.gather(graph), seed=seed)
-    metrics = _evaluate(embeddings, fit, holdout, classes)
+    graph = embeddings.gather(_graph(pool.hashes, seed))
+    fit = training.fit(x, y, classes, pool=graph, seed=seed)
+    before = registry.load_head(parent) if parent is not None and parent.encoder_digest == embeddings.digest else None
+    measured, is_worse = _evaluate(embeddings, fit, train, holdout, classes, before, parent)
     snapshot = _snapshot(project, known)
+    snapshot.write(registry.snapshots())
+    origin = registry.Lineage(
+        encoder_digest=embeddings.digest,
+        snapshot=snapshot.digest,
+        seed=seed,
+        metrics=_metrics(measured),
+        lineage={
+            "method": fit.method,
+            "penalty": fit.penalty,
+            "chosen_by": fit.chosen_by,
+            "is_calibrated": fit.calibrated,
+            "temperature": fit.head.temperature,
+            "labels": len(train),
+            "holdout": len(holdout),
+            "class_counts": dict(Counter(row.label for row in train)),
+            "graph_items": len(graph),
+            "seconds": round(fit.seconds, 3),
+        },
+    )
     with transaction() as session:
-        version = registry.record(
-            session,
-            project_id,
-            round_.id,
-            fit.head,
-            registry.Lineage(
-                encoder_digest=embeddings.digest,
-                snapshot=snapshot,
-                seed=seed,
-                metrics=metrics,
-                lineage={
-                    "method": fit.method,
-                    "labels": len(train),
-                    "holdout": len(holdout),
-                    "class_counts": dict(Counter(row.label for row in train)),
-                    "graph_items": len(graph),
-                    "seconds": round(fit.seconds, 3),
-                },
-            ),
-        )
-        if _may_replace(embeddings, version, fit, parent, holdout, classes):
-            registry.promote(session, version)
-        else:
+        version = registry.record(session, project_id, round_.id, fit.head, origin)
+        if is_worse:
             registry.refuse(session, version)
+        else:
+            registry.promote(session, version)
         return _report(version)
+
+
+def _graph(hashes: Sequence[str], seed: int) -> Sequence[str]:
+    if len(hashes) <= GRAPH_ITEMS:
+        return hashes
+    rows = np.random.default_rng(seed).choice(len(hashes), GRAPH_ITEMS, replace=False)
+    return [hashes[row] for row in np.sort(rows)]
+
+
+def _arrays(
+    embeddings: Embeddings, rows: Sequence[Labelled], classes: Sequence[str]
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Embeddings (n, d) and class indices (n,) of labelled items."""
+    place = {name: index for index, name in enumerate(classes)}
+    labels = np.array([place[row.label] for row in rows], dtype=np.int64)
+    return embeddings.gather([row.content_hash for row in rows]), labels
+
+
+def _evaluate(
+    embeddings: Embeddings,
+    fit: training.FitReport,
+    train: Sequence[Labelled],
+    holdout: Sequence[Labelled],
+    classes: tuple[str, ...],
+    before: Head | None,
+    parent: ModelVersion | None,
+) -> tuple[evaluate.Evaluation | None, bool]:
+    """Measure the new head, and say whether it is worse than the one before on labels that neither was fitted to."""
+    if evaluate.choose_labels(len(holdout)) == "holdout":
+        x, y = _arrays(embeddings, holdout, classes)
+        new = fit.head.predict(x)
+        is_worse = before is not None and before.classes == classes and evaluate.is_worse(new, before.predict(x), y)
+        return evaluate.evaluate(new, y, classes), is_worse
+    if fit.out_of_fold is None:
+        return None, False
+    x, y = _arrays(embeddings, train, classes)
+    rows, new = fit.out_of_fold.rows, fit.out_of_fold.probabilities
+    measured = evaluate.evaluate(new, y[rows], classes, source="cross-validation")
+    if before is None or parent is None or before.classes != classes:
+        return measured, False
+    seen = {row.item_id for row in Snapshot.read(registry.snapshots() / f"{parent.snapshot}.jsonl.gz").rows}
+    unseen = np.array([str(train[row].item_id) not in seen for row in rows], dtype=bool)
+    if unseen.sum() < FEWEST_TO_COMPARE:
+        return measured, False
+    current = before.predict(x[rows[unseen]])
+    return measured, evaluate.is_worse(new[unseen], current, y[rows[unseen]])
+
+
+def _metrics(measured: evaluate.Evaluation | None) -> dict[str, Any]:
+    """The evaluation as JSON; empty where there were too few labels to measure anything."""
+    return {} if measured is None else json.loads(measured.to_json())
+
+
+def _snapshot(project: Project, known: Sequence[Labelled]) -> Snapshot:
+    return Snapshot.of(
+        config_hash(project.label_config),
+        (
+            Row(
+                item_id=str(row.item_id),
+                annotation_id=str(annotation_id),
+                content_hash=row.content_hash,
+                label=row.label,
+                annotator=annotator,
+                split="holdout" if row.is_holdout else "train",
+            )
+            for row in known
+            for annotation_id, annotator in row.annotations.items()
+        ),
+    )
+
+
+def _report(version: ModelVersion) -> dict[str, Any]:
+    return {
+        "version": version.name,
+        "is_promoted": version.state == "champion",
+        "labels": version.lineage["labels"],
+        "holdout": version.lineage["holdout"],
+        "accuracy": version.metrics.get("accuracy"),
+    }

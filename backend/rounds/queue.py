@@ -93,7 +93,7 @@ def due_trigger(session: Session, project: Project, at: dt.datetime | None = Non
 
 
 def is_resting(session: Session, project_id: int) -> bool:
-    """Whether the last rounds failed so recently that the next had better wait: a minute, doubled each time, up to an hour."""
+    """Whether rounds failed so recently that the next had better wait: a minute, doubled each time, up to an hour."""
     ends = session.execute(
         sa.select(Round.state, Round.finished_at)
         .where(Round.project_id == project_id, Round.state.in_(("done", "failed")))

@@ -53,7 +53,7 @@ def claim_slot(folder: Path) -> Slot:
 
 
 def run(stopping: threading.Event | None = None) -> None:
-    """Work until SIGTERM or SIGINT (or `stopping`). A round in flight is left to the next worker, which goes on with it."""
+    """Work until SIGTERM or SIGINT (or `stopping`). The next worker goes on with a round in flight."""
     import backend.rounds.round  # noqa: F401 - registers the workflow before DBOS launches
 
     stopping = stopping or threading.Event()

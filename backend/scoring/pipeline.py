@@ -230,11 +230,25 @@ class Scan:
     async def _encode(self, batch: list[_Decoded]) -> None:
         images = np.stack([image.pixels for image in batch])
         hashes = [image.content_hash for image in batch]
-        rows = await self._persist(lambda: self._encoder.encode(images))
+        try:
+            rows = await self._persist(lambda: self._encoder.encode(images))
+        except NextbatchError as error:
+            if error.is_passing:
+                raise
+            await self._encode_alone(batch, str(error))
+            return
         await self._persist(lambda: self._store.put(hashes, rows))
         self._encoded += len(batch)
         self._minibatches += 1
         self._on_done({image.key: image.content_hash for image in batch})
+
+    async def _encode_alone(self, batch: list[_Decoded], reason: str) -> None:
+        """The encoder refused these images together: one of them may be at fault, and only it shall fail."""
+        if len(batch) == 1:
+            self._fail(batch[0].key, reason)
+            return
+        for image in batch:
+            await self._encode([image])
 
     async def _persist(self, act: Callable[[], T]) -> T:
         """Do it in a thread; while the service behind it is away, wait and try again."""

@@ -1,0 +1,46 @@
+"""The random arm: the accuracy that the same number of labels would have bought, had they been drawn at random."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import sqlalchemy as sa
+
+from backend.database import Item, reading
+from backend.learning import training
+from backend.rounds.encoding import open_embeddings
+from backend.settings import ProjectConfig
+
+SEEDS = 5
+
+
+class RandomArm:
+    """Same embeddings, same kind of head, same holdout; only the labelled items are drawn uniformly."""
+
+    def __init__(
+        self, project_id: int, config: ProjectConfig, truth: Mapping[str, str], classes: Sequence[str], seed: int
+    ) -> None:
+        with reading() as session:
+            items = session.execute(
+                sa.select(Item.key, Item.content_hash, Item.is_holdout)
+                .where(Item.project_id == project_id, Item.state == "encoded")
+                .order_by(Item.id)
+            ).all()
+        embeddings = open_embeddings(config)
+        place = {name: number for number, name in enumerate(classes)}
+        pool = [row for row in items if not row.is_holdout]
+        holdout = [row for row in items if row.is_holdout]
+        self._classes = tuple(classes)
+        self._pool = embeddings.gather([row.content_hash or "" for row in pool])
+        self._labels = np.array([place[truth[row.key]] for row in pool])
+        self._holdout = embeddings.gather([row.content_hash or "" for row in holdout])
+        self._holdout_labels = np.array([place[truth[row.key]] for row in holdout])
+        self._orders = [np.random.default_rng((seed, arm)).permutation(len(pool)) for arm in range(SEEDS)]
+
+    def accuracies(self, labels: int) -> tuple[float, ...]:
+        """Holdout accuracy of each seed's head after `labels` random labels; a seed's draws are nested."""
+        return tuple(self._accuracy(order[:labels], order[labels:], arm) for arm, order in enumerate(self._orders))
+
+    def _accuracy(self, labelled: np.ndarray, rest: np.ndarray, arm: int) -> float:
+        fit = training.fit(self._pool[labelled], self._labels[labelled], self._classes, pool=self._pool[rest], seed=arm)
+        predicted = fit.head.predict(self._holdout).argmax(axis=1)
+        return float((predicted == self._holdout_labels).mean())

@@ -1,0 +1,170 @@
+"""The label source of a round: pull what people did, publish what they shall do next. Here: Label Studio."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from backend.database import Annotation, Batch, Item, ModelVersion, Pick, Project, Round, now, reading, transaction
+from backend.errors import MissingSetting
+from backend.pool import catalog
+from backend.settings import settings
+from backend.studio import publish as publishing
+from backend.studio import sync as syncing
+from backend.studio.client import Studio
+from backend.studio.labels import LabelTask
+
+
+def open_studio() -> Studio:
+    """Label Studio, with the address and the token of the environment."""
+    process = settings()
+    if process.label_studio_url is None or process.label_studio_api_key is None:
+        name = "LABEL_STUDIO_URL" if process.label_studio_url is None else "LABEL_STUDIO_API_KEY"
+        raise MissingSetting(
+            name=name, mend="Set it to reach Label Studio; a personal access token is under your account."
+        )
+    return Studio(process.label_studio_url, process.label_studio_api_key.get_secret_value())
+
+
+def sync(project_id: int) -> dict[str, Any]:
+    """Pull new tasks, and annotations that were made, changed or deleted, whether or not an event told of them."""
+    with reading() as session:
+        project = session.get_one(Project, project_id)
+        known = dict(
+            session.execute(
+                sa.select(Annotation.external_id, Annotation.updated_at).where(
+                    Annotation.project_id == project_id, Annotation.deleted_at.is_(None)
+                )
+            )
+        )
+        studio_project_id = _studio_project(project)
+    task = LabelTask.parse(project.label_config)
+    with open_studio() as studio:
+        _pull_tasks(studio, project, task)
+        pulled = syncing.pull(studio, studio_project_id, task, project.sync_cursor, known)
+    with transaction() as session:
+        new, changed = _store_annotations(session, project_id, pulled.annotations)
+        catalog.mark_deleted(session, project_id, pulled.deleted)
+        session.execute(sa.update(Project).where(Project.id == project_id).values(sync_cursor=pulled.cursor))
+    return {"annotations_new": new, "annotations_changed": changed, "annotations_deleted": len(pulled.deleted)}
+
+
+def publish(project_id: int, number: int) -> dict[str, Any]:
+    """Publish the round's batch. Run again, it converges: what is there already is found by version and by key."""
+    with reading() as session:
+        project = session.get_one(Project, project_id)
+        batch = session.scalars(
+            sa.select(Batch)
+            .join(Round, Round.id == Batch.round_id)
+            .where(Round.project_id == project_id, Round.number == number)
+        ).one()
+        rows = session.execute(
+            sa.select(Pick, Item)
+            .join(Item, Item.id == Pick.item_id)
+            .where(Pick.batch_id == batch.id)
+            .order_by(Pick.rank)
+        ).all()
+        version = session.get(ModelVersion, batch.model_version_id) if batch.model_version_id else None
+    task = LabelTask.parse(project.label_config)
+    plan = publishing.PublishPlan(
+        version=batch.version,
+        mode=project.settings.publish,
+        picks=tuple(
+            publishing.PublishPick(
+                key=item.key,
+                task_id=item.task_id,
+                data={**item.data, task.data_key: item.uri},
+                label=(pick.prediction or {}).get("label"),
+            )
+            for pick, item in rows
+        ),
+    )
+    with open_studio() as studio:
+        publication = publishing.publish(studio, _studio_project(project), plan, task)
+    with transaction() as session:
+        for (_, item), task_id in zip(rows, publication.task_ids, strict=True):
+            if item.task_id != task_id:
+                session.execute(sa.update(Item).where(Item.id == item.id).values(task_id=task_id))
+        session.execute(
+            sa.update(Batch)
+            .where(Batch.project_id == project_id, Batch.state == "published", Batch.id != batch.id)
+            .values(state="replaced")
+        )
+        session.execute(
+            sa.update(Batch)
+            .where(Batch.id == batch.id)
+            .values(state="published", published_at=sa.func.coalesce(Batch.published_at, now()))
+        )
+    return {"published": batch.version, "model": version.name if version else None}
+
+
+def _studio_project(project: Project) -> int:
+    if project.studio_project_id is None:
+        raise MissingSetting(name="the Label Studio project", mend=f"Run: nextbatch seed configs/{project.name}.yaml")
+    return project.studio_project_id
+
+
+def _pull_tasks(studio: Studio, project: Project, task: LabelTask) -> None:
+    """Know every task of the project as an item; those that nextbatch made carry their item's key."""
+    new = (
+        catalog.NewItem(
+            uri=str(record.data.get(task.data_key, "")),
+            data=record.data,
+            task_id=record.task_id,
+            key=str(record.data.get("nextbatch_key") or ""),
+        )
+        for record in syncing.pull_tasks(studio, _studio_project(project))
+    )
+    with transaction() as session:
+        catalog.add_items(session, project.id, new)
+
+
+def _store_annotations(
+    session: Session, project_id: int, records: tuple[syncing.AnnotationRecord, ...]
+) -> tuple[int, int]:
+    """Insert or update by id. Returns how many were new and how many had changed."""
+    new = changed = 0
+    for chunk in catalog.chunks(records):
+        items = dict(
+            session.execute(
+                sa.select(Item.task_id, Item.id).where(
+                    Item.project_id == project_id, Item.task_id.in_([record.task_id for record in chunk])
+                )
+            )
+        )
+        known = {
+            annotation.external_id: annotation
+            for annotation in session.scalars(
+                sa.select(Annotation).where(
+                    Annotation.project_id == project_id,
+                    Annotation.external_id.in_([record.annotation_id for record in chunk]),
+                )
+            )
+        }
+        for record in chunk:
+            values = {
+                "label": record.label,
+                "annotator": record.annotator,
+                "lead_time_s": record.lead_time_s,
+                "updated_at": record.updated_at,
+                "deleted_at": None,
+            }
+            annotation = known.get(record.annotation_id)
+            if annotation is None and record.task_id in items:
+                session.add(
+                    Annotation(
+                        project_id=project_id,
+                        item_id=items[record.task_id],
+                        external_id=record.annotation_id,
+                        created_at=record.created_at,
+                        **values,
+                    )
+                )
+                new += 1
+            elif annotation is not None and (
+                annotation.updated_at != record.updated_at or annotation.deleted_at is not None
+            ):
+                for name, value in values.items():
+                    setattr(annotation, name, value)
+                changed += 1
+    return new, changed

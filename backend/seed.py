@@ -1,0 +1,229 @@
+"""The SDK script: from a YAML to a project in which people can label. Running it twice changes nothing."""
+
+import difflib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import sqlalchemy as sa
+
+from backend import configuration
+from backend.database import Item, Project, ProjectSettings, Round, project_named, reading, transaction
+from backend.errors import FolderOutsideRoot, MissingSetting, RoundFailed, UnknownProject
+from backend.pool import catalog
+from backend.pool.folders import IMAGE_SUFFIXES, read_folder
+from backend.rounds.queue import prepare_database, request_round
+from backend.rounds.source import open_studio
+from backend.settings import ProjectConfig, settings
+from backend.studio import connect
+from backend.studio.client import Studio
+from backend.studio.labels import LabelTask, image_config
+
+Progress = Callable[[str], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SeedReport:
+    """What stands after seeding. `added` items are new; `round` is the one that publishes the first batch, if any."""
+
+    project_id: int
+    name: str
+    studio_project_id: int
+    studio_url: str
+    items: int
+    holdout: int
+    added: int
+    round: int | None
+
+    def lines(self) -> list[str]:
+        first = f"round {self.round} will publish the first batch" if self.round else "its batches go on as they were"
+        return [
+            f"{self.name}: {self.items} items ({self.added} new), {self.holdout} of them holdout; {first}",
+            f"label at {self.studio_url}/projects/{self.studio_project_id}/data",
+        ]
+
+
+def seed(config: ProjectConfig, progress: Progress = lambda _line: None) -> SeedReport:
+    """Create or find the project on both sides, import its items, connect the backend and our webhook."""
+    prepare_database()
+    url = settings().url
+    if url is None:
+        raise MissingSetting(
+            name="NEXTBATCH_URL", mend="Set it to the address at which Label Studio reaches nextbatch."
+        )
+    with open_studio() as studio:
+        project, task = _find_or_create(studio, config)
+        added = _add_items(studio, project, config, task, progress)
+        progress("connecting the backend and the webhook")
+        _connect(studio, project, config, url)
+    return _report(project, studio.url, added)
+
+
+def apply(config: ProjectConfig, replace: bool) -> str:
+    """How `config` differs from what is stored (a unified diff, empty where it does not); stored if `replace`."""
+    with transaction() as session:
+        project = project_named(session, config.name)
+        before, after = configuration.dump(project.settings), configuration.dump(config)
+        if replace and before != after:
+            project.config = config.model_dump(mode="json")
+            project.config_version += 1
+            session.add(_settings_row(project))
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), "stored", "file", lineterm="")
+    return "\n".join(lines)
+
+
+def wait_for_round(
+    project_id: int, number: int | None = None, progress: Progress = lambda _line: None, timeout_s: float = 3_600
+) -> Round:
+    """Wait until the round (the newest by default) ended, telling its steps. Raises RoundFailed."""
+    deadline = time.monotonic() + timeout_s
+    told = ""
+    while time.monotonic() < deadline:
+        with reading() as session:
+            query = sa.select(Round).where(Round.project_id == project_id).order_by(Round.number.desc()).limit(1)
+            round_ = session.scalar(query if number is None else query.where(Round.number == number))
+        if round_ is not None and round_.state == "done":
+            return round_
+        if round_ is not None and round_.state in ("failed", "cancelled"):
+            raise RoundFailed(number=round_.number, reason=round_.failure or round_.state)
+        if round_ is not None and (line := _where(round_)) != told:
+            progress(line)
+            told = line
+        time.sleep(0.25)
+    raise RoundFailed(number=number or "?", reason=f"it did not end within {timeout_s:.0f} s; does a worker run?")
+
+
+def _where(round_: Round) -> str:
+    done, total = round_.progress.get("done"), round_.progress.get("total")
+    return f"round {round_.number}: {round_.step or round_.state}" + (f" {done}/{total}" if total else "")
+
+
+def _find_or_create(studio: Studio, config: ProjectConfig) -> tuple[Project, LabelTask]:
+    try:
+        with reading() as session:
+            known: Project | None = project_named(session, config.name)
+    except UnknownProject:
+        known = None
+    section = config.label_studio
+    wanted = section.label_config or (image_config(section.labels) if section.labels else None)
+    existing = known.studio_project_id if known and known.studio_project_id else section.project_id
+    found = connect.ensure_project(studio, section.title or config.name, wanted, project_id=existing)
+    task = LabelTask.parse(found.label_config)
+    with transaction() as session:
+        project = session.get_one(Project, known.id) if known else Project(name=config.name, config={})
+        if not known:
+            project.config = config.model_dump(mode="json")
+            project.config_version = 1
+            session.add(project)
+        project.studio_project_id = found.id
+        project.label_config = found.label_config
+        session.flush()
+        if not known:
+            session.add(_settings_row(project))
+    return project, task
+
+
+def _settings_row(project: Project) -> ProjectSettings:
+    return ProjectSettings(project_id=project.id, version=project.config_version, config=project.config)
+
+
+def _add_items(studio: Studio, project: Project, config: ProjectConfig, task: LabelTask, progress: Progress) -> int:
+    """Items of a folder become tasks at once (reorder) or when they are picked (create); the holdout always does."""
+    if config.pool.source != "folder":
+        return 0  # tasks that are in Label Studio already are pulled by the first round's sync
+    root = settings().data_root
+    if root is None:
+        raise MissingSetting(
+            name="NEXTBATCH_DATA_ROOT", mend="Set it to a folder above the pool; nothing else is read."
+        )
+    pool = _sample(_images(Path(config.pool.path or ".")), config.pool.max_items, config.seed)
+    holdout = _sample(_labelled(config.pool.holdout_path), config.pool.holdout_items, config.seed + 1)
+    labels: dict[str, str | None] = {_uri(path, root): None for path in pool}
+    labels |= {_uri(path, root): label for path, label in holdout}
+    with transaction() as session:
+        items = [catalog.NewItem(uri, is_holdout=label is not None) for uri, label in labels.items()]
+        added = catalog.add_items(session, project.id, items)
+    connect.ensure_local_files(studio, _studio_id(project), root)
+    tasks = [
+        connect.TaskToImport(catalog.item_key(uri), {task.data_key: uri}, label)
+        for uri, label in labels.items()
+        if label is not None or config.publish == "reorder"
+    ]
+    progress(f"importing {len(tasks)} tasks into Label Studio")
+    task_ids = connect.import_tasks(studio, _studio_id(project), tasks, task, progress)
+    _store_task_ids(project.id, task_ids)
+    return added
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
+def _labelled(folder: str | None) -> list[tuple[Path, str]]:
+    """Files of a folder of class folders, each with its class."""
+    if folder is None:
+        return []
+    dataset = read_folder(Path(folder))
+    return [
+        (path, dataset.classes[label])
+        for files in (dataset.train, dataset.test)
+        for path, label in zip(files.paths, files.labels, strict=True)
+    ]
+
+
+def _sample(rows: Sequence[T], size: int | None, seed: int) -> list[T]:
+    if size is None or size >= len(rows):
+        return list(rows)
+    chosen = np.random.default_rng(seed).choice(len(rows), size, replace=False)
+    return [rows[row] for row in sorted(chosen)]
+
+
+def _uri(path: Path, root: Path) -> str:
+    """The address that both Label Studio's page and our sources understand."""
+    try:
+        return f"/data/local-files/?d={path.resolve().relative_to(root.resolve())}"
+    except ValueError:
+        raise FolderOutsideRoot(path=path, root=root) from None
+
+
+def _store_task_ids(project_id: int, task_ids: Mapping[str, int]) -> None:
+    with transaction() as session:
+        for chunk in catalog.chunks(task_ids.items()):
+            for key, task_id in chunk:
+                session.execute(
+                    sa.update(Item).where(Item.project_id == project_id, Item.key == key).values(task_id=task_id)
+                )
+
+
+def _connect(studio: Studio, project: Project, config: ProjectConfig, url: str) -> None:
+    process = settings()
+    connect.ensure_backend(
+        studio,
+        _studio_id(project),
+        url,
+        title=f"nextbatch {config.name}",
+        username=process.username,
+        password=process.password.get_secret_value() if process.password else None,
+    )
+    secret = process.webhook_secret.get_secret_value() if process.webhook_secret else None
+    connect.ensure_webhook(studio, _studio_id(project), f"{url}/webhook", secret)
+
+
+def _report(project: Project, studio_url: str, added: int) -> SeedReport:
+    with transaction() as session:
+        count = sa.select(sa.func.count()).select_from(Item).where(Item.project_id == project.id)
+        items = session.scalar(count) or 0
+        holdout = session.scalar(count.where(Item.is_holdout)) or 0
+        has_rounds = session.scalar(sa.select(sa.exists().where(Round.project_id == project.id)))
+        first = None if has_rounds and not added else request_round(session, project.id, "seed").number
+    return SeedReport(project.id, project.name, _studio_id(project), studio_url, items, holdout, added, first)
+
+
+def _studio_id(project: Project) -> int:
+    if project.studio_project_id is None:
+        raise MissingSetting(name="the Label Studio project", mend=f"Run: nextbatch seed configs/{project.name}.yaml")
+    return project.studio_project_id
