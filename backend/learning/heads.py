@@ -154,7 +154,7 @@ class Head:
 
 
 def _classes_json(classes: tuple[str, ...]) -> str:
-    return json.dumps(list(classes), ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(list(classes), separators=(",", ":"))
 
 
 def _classes_from(metadata: dict[str, str]) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ def fit(
         standardised = torch.tensor((unlabelled - mean) / scale)
         fitted.append(fit_propagation(labelled, standardised, fitted[0], generator))
     allowed = [one for one in fitted if one.method in methods] or fitted
-    # Without folds the later one wins: below ten labels the pool's structure is most of what is known.
+    # Without folds the later one wins: below thirty labels the pool's structure is most of what is known.
     chosen = min(reversed(allowed), key=lambda one: one.best_loss)
     weights, bias = _with_unseen(chosen, labelled, seen, len(classes))
     return FitReport(
