@@ -85,7 +85,9 @@ class EncoderSection(Section):
     weights: Path | None = Field(
         default=None, description="A state-dict file; default: the package's or the hub's weights."
     )
-    precision: Literal["bf16", "fp32"] = Field(default="bf16", description="Used where the CPU has it, else fp32.")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        default="auto", description="auto: what this CPU runs faster; bf16 falls back to fp32 where the CPU lacks it."
+    )
 
 
 class BatchSection(Section):

@@ -47,7 +47,8 @@ class Embeddings:
 
 @lru_cache(maxsize=8)
 def _open(section: EncoderSection) -> Embeddings:
-    spec = export(section.name, section.weights, settings().home / "encoders", section.precision)
+    precision = None if section.precision == "auto" else section.precision
+    spec = export(section.name, section.weights, settings().home / "encoders", precision)
     return Embeddings(spec, VectorStore(settings().home / "vectors", spec.digest, spec.dims))
 
 
