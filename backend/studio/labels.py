@@ -1,0 +1,159 @@
+"""Label configurations: the XML in which Label Studio describes a task, and the JSON of its answers.
+
+nextbatch reads what it can learn from: one `<Choices>` with one answer, on one `<Image>` or `<Text>`.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from xml.etree import ElementTree
+from xml.sax.saxutils import quoteattr
+
+import defusedxml
+from defusedxml.ElementTree import fromstring
+
+from backend.errors import BadLabelConfig, UnknownLabel
+
+MAX_CONFIG_CHARACTERS = 1_000_000
+_KINDS: dict[str, Literal["image", "text"]] = {"Image": "image", "Text": "text"}
+# Tags that point at another tag as a control does, and answer nothing.
+_SILENT = frozenset({"Filter", "Shortcut"})
+
+
+@dataclass(frozen=True)
+class LabelTask:
+    """What people are asked: which one of `choices` fits the image or text in `data[data_key]`.
+
+    `control` and `object` are the names of the `<Choices>` tag and of the tag that it is about.
+    """
+
+    control: str
+    object: str
+    data_key: str
+    kind: Literal["image", "text"]
+    choices: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, label_config: str) -> "LabelTask":
+        """Read a labelling configuration. Raises BadLabelConfig, which names the tag and says how to mend it."""
+        root = _read(label_config)
+        control = _the_choices(root)
+        shown = _the_object(root, control)
+        value = shown.get("value", "")
+        if not value.startswith("$") or len(value) == 1:
+            raise BadLabelConfig(
+                problem=f"{_named(shown)} shows {value!r}, no field of the task's data",
+                mend='Give one field of the data, such as value="$image".',
+            )
+        kind = _KINDS[shown.tag]
+        return cls(control.get("name", ""), shown.get("name", ""), value[1:], kind, _choices(control))
+
+    def to_result(self, label: str) -> list[dict[str, Any]]:
+        """`label` as the result of an annotation or a prediction. Raises UnknownLabel."""
+        if label not in self.choices:
+            raise UnknownLabel(label=label, choices=", ".join(self.choices))
+        value = {"choices": [label]}
+        return [{"from_name": self.control, "to_name": self.object, "type": "choices", "value": value}]
+
+    def label_of(self, annotation: Mapping[str, Any]) -> str | None:
+        """The one choice that an annotation made; None for a skip, no choice, several, or one that is gone by now."""
+        if annotation.get("was_cancelled"):
+            return None
+        results = [found for found in annotation.get("result") or [] if found.get("from_name") == self.control]
+        chosen = [label for found in results for label in (found.get("value") or {}).get("choices") or []]
+        return chosen[0] if len(chosen) == 1 and chosen[0] in self.choices else None
+
+
+def config_hash(label_config: str) -> str:
+    """A digest that stays as it is when only white space, quotes or the order of attributes change."""
+    plain = ElementTree.tostring(_read(label_config), encoding="unicode")
+    canonical = ElementTree.canonicalize(plain, strip_text=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def image_config(labels: Sequence[str]) -> str:
+    """The labelling configuration of a new project: images, each with one of `labels`."""
+    choices = "\n".join(f"    <Choice value={quoteattr(label)}/>" for label in labels)
+    config = (
+        '<View>\n  <Image name="image" value="$image"/>\n'
+        f'  <Choices name="label" toName="image" choice="single" showInLine="true">\n{choices}\n  </Choices>\n</View>'
+    )
+    LabelTask.parse(config)
+    return config
+
+
+def _read(label_config: str) -> ElementTree.Element:
+    if len(label_config) > MAX_CONFIG_CHARACTERS:
+        problem = f"it has more than {MAX_CONFIG_CHARACTERS:,} characters"
+        raise BadLabelConfig(problem=problem, mend="Remove what is not needed.")
+    try:
+        root: ElementTree.Element = fromstring(label_config, forbid_dtd=True)
+    except defusedxml.DefusedXmlException:
+        raise BadLabelConfig(problem="it has a <!DOCTYPE>", mend="Remove it: entities are not read.") from None
+    except (ElementTree.ParseError, ValueError) as error:
+        raise BadLabelConfig(problem=f"it is no XML ({error})", mend="Paste it from the project's settings.") from None
+    return root
+
+
+def _the_choices(root: ElementTree.Element) -> ElementTree.Element:
+    controls = [tag for tag in root.iter() if tag.get("toName") and tag.tag not in _SILENT]
+    for tag in controls:
+        if tag.tag != "Choices":
+            raise BadLabelConfig(
+                problem=f"{_named(tag)} asks for something that nextbatch does not learn",
+                mend="Remove it: it learns from one <Choices> on one <Image> or <Text>.",
+            )
+    if len(controls) != 1:
+        names = ", ".join(map(_named, controls)) or "none"
+        raise BadLabelConfig(problem=f"it needs exactly one <Choices>, and has {names}", mend="Keep one of them.")
+    control = controls[0]
+    if control.get("choice", "single") not in {"single", "single-radio"}:
+        problem = f"{_named(control)} allows several answers (choice={control.get('choice')!r})"
+        raise BadLabelConfig(problem=problem, mend='Set choice="single".')
+    if control.get("perRegion") == "true" or control.get("perItem") == "true":
+        raise BadLabelConfig(problem=f"{_named(control)} is asked per region or item", mend="Ask it once a task.")
+    if control.get("value"):
+        raise BadLabelConfig(
+            problem=f"{_named(control)} takes its choices from the task ({control.get('value')})",
+            mend="List them as <Choice> tags: every task needs the same.",
+        )
+    return control
+
+
+def _the_object(root: ElementTree.Element, control: ElementTree.Element) -> ElementTree.Element:
+    shown = [tag for tag in root.iter() if tag.get("name") == control.get("toName")]
+    if len(shown) != 1:
+        count = "several tags have" if shown else "no tag has"
+        problem = f"{_named(control)} is about {control.get('toName')!r}, a name that {count}"
+        raise BadLabelConfig(problem=problem, mend="Set toName to the name of the <Image> or <Text>.")
+    if shown[0].tag not in _KINDS:
+        problem = f"{_named(control)} is about {_named(shown[0])}"
+        raise BadLabelConfig(problem=problem, mend="nextbatch reads <Image> and <Text>.")
+    if shown[0].get("valueList"):
+        raise BadLabelConfig(problem=f"{_named(shown[0])} shows a list", mend='Show one, with value="$image".')
+    others = [tag for tag in root.iter() if tag.tag in _KINDS and tag is not shown[0] and _is_data(tag)]
+    if others:
+        problem = f"{_named(others[0])} stands beside {_named(shown[0])}"
+        raise BadLabelConfig(problem=problem, mend="Keep the one that is judged: the model sees only that one.")
+    return shown[0]
+
+
+def _is_data(tag: ElementTree.Element) -> bool:
+    return tag.get("value", "").startswith("$") or bool(tag.get("valueList"))
+
+
+def _choices(control: ElementTree.Element) -> tuple[str, ...]:
+    tags = list(control.iter("Choice"))
+    if any(list(tag) for tag in tags):
+        raise BadLabelConfig(problem=f"{_named(control)} has nested <Choice> tags", mend="List them on one level.")
+    # Where a choice has an alias, Label Studio's answers carry the alias.
+    names = [tag.get("alias") or tag.get("value") or "" for tag in tags]
+    if len(names) < 2 or "" in names or len(set(names)) < len(names):
+        problem = f"the choices of {_named(control)} are {names}"
+        raise BadLabelConfig(problem=problem, mend="Give at least two, each with a value of its own.")
+    return tuple(names)
+
+
+def _named(tag: ElementTree.Element) -> str:
+    return f"<{tag.tag} name={tag.get('name')!r}>" if tag.get("name") else f"<{tag.tag}>"
