@@ -107,7 +107,8 @@ def is_resting(session: Session, project_id: int) -> bool:
         failures += 1
     if failures == 0 or ends[0].finished_at is None:
         return False
-    return now() < ends[0].finished_at + dt.timedelta(seconds=min(60 * 2 ** (failures - 1), 3_600))
+    rest_s: int = min(60 * 2 ** (failures - 1), 3_600)
+    return bool(now() < ends[0].finished_at + dt.timedelta(seconds=rest_s))
 
 
 def rest_of_batch(session: Session, project_id: int) -> float:

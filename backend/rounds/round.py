@@ -34,13 +34,13 @@ def run_round(project_id: int, number: int) -> dict[str, Any]:
 
 def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A checkpointed step. What passes (a service that is away) is tried again for about two minutes."""
-    return DBOS.step(  # type: ignore[return-value]  # DBOS types the decorator's result more loosely
+    return DBOS.step(
         name=name,
         retries_allowed=True,
         max_attempts=8,
         interval_seconds=1.0,
         backoff_rate=2.0,
-        should_retry=lambda failure: not isinstance(failure, NextbatchError) or failure.is_passing,
+        should_retry=_is_passing,
     )
 
 
@@ -134,5 +134,15 @@ def _update(session: sa.orm.Session, project_id: int, number: int, **values: Any
     session.execute(sa.update(Round).where(Round.project_id == project_id, Round.number == number).values(**values))
 
 
+def _is_passing(failure: BaseException) -> bool:
+    """Whether waiting may mend it: a service, a network or a database that is away."""
+    if isinstance(failure, NextbatchError):
+        return failure.is_passing
+    return isinstance(failure, OSError | sa.exc.OperationalError)
+
+
 def _reason(failure: Exception) -> str:
+    attempts: list[Exception] | None = getattr(failure, "errors", None)  # DBOS keeps each attempt's error here
+    if attempts:
+        return _reason(attempts[-1])
     return str(failure) if isinstance(failure, NextbatchError) else f"{type(failure).__name__}: {failure}"
