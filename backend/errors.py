@@ -151,6 +151,8 @@ class LabelStudioNotReady(NextbatchError):
 class LabelStudioUnreachable(NextbatchError):
     """Label Studio at {url} cannot be reached: {problem}. Check LABEL_STUDIO_URL, and that it is running."""
 
+    is_passing: ClassVar[bool] = True
+
 
 class BadToken(NextbatchError):
     """Label Studio at {url} refused the API key. Copy a new one from its Account & Settings page into
@@ -163,6 +165,11 @@ class NotAllowed(NextbatchError):
 
 class LabelStudioRefused(NextbatchError):
     """Label Studio answered {status} to {request}: {problem}"""
+
+
+class NoSuchPage(NextbatchError):
+    """Label Studio at {url} has nothing for {request}.
+    Check LABEL_STUDIO_URL, and that the API key's user can see the project."""
 
 
 class NoSuchProject(NextbatchError):
@@ -186,9 +193,13 @@ class PredictionsDropped(NextbatchError):
     """Label Studio stored {created} of {sent} predictions of version {version}: it drops what it holds for invalid.
     Check that the project's labelling configuration was not changed meanwhile; the next round publishes again."""
 
+    is_passing: ClassVar[bool] = True
+
 
 class PublishDiverged(NextbatchError):
     """Batch {version} reads back differently from what was published: {problem}. The next round publishes again."""
+
+    is_passing: ClassVar[bool] = True
 
 
 class HalfConnected(NextbatchError):
@@ -198,6 +209,8 @@ class HalfConnected(NextbatchError):
 
 class SlowLabelStudio(NextbatchError):
     """Label Studio at {url} did not finish {request} within {timeout_s:.0f} s."""
+
+    is_passing: ClassVar[bool] = True
 
 
 # --- scoring and encoders ------------------------------------------------------------------------------------
