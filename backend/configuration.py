@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -17,6 +18,7 @@ MAX_BYTES = 2**20
 MAX_NODES = 50_000  # after aliases are expanded: a billion-laughs file stops here
 MAX_DEPTH = 32
 
+_ODD_BREAKS = re.compile("[\x85\u2028\u2029]")  # PyYAML writes them as line breaks and reads spaces
 Location = tuple[str | int, ...]
 
 
@@ -58,9 +60,9 @@ def loads(text: str, name: str) -> ProjectConfig:
 
 def dump(config: ProjectConfig) -> str:
     """The configuration as YAML that `loads` reads back equal."""
-    values = config.model_dump(mode="json")
-    text: str = yaml.safe_dump(_without_none(values), sort_keys=False, allow_unicode=True, width=110)
-    return text
+    values = _without_none(config.model_dump(mode="json"))
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.safe_dump(values, sort_keys=False, width=110) if _ODD_BREAKS.search(text) else text
 
 
 def json_schema() -> dict[str, Any]:

@@ -33,7 +33,8 @@ def require_webhook_secret() -> Response | None:
     if secret is None and not _basic_is_configured():
         return None
     given = request.headers.get(SECRET_HEADER)
-    if secret is not None and given is not None and _equal(given, secret.get_secret_value()):
+    # WSGI hands header bytes over as Latin-1 text
+    if secret is not None and given is not None and _equal(given.encode("latin-1"), secret.get_secret_value()):
         return None
     if _basic_is_configured() and _basic_is_right():
         return None
@@ -50,12 +51,12 @@ def _basic_is_right() -> bool:
     if given is None or given.type != "basic":
         return False
     password = expected.password.get_secret_value() if expected.password is not None else ""
-    name_is_right = _equal(given.username or "", expected.username or "")
-    return _equal(given.password or "", password) and name_is_right  # both are always compared
+    name_is_right = _equal((given.username or "").encode(), expected.username or "")
+    return _equal((given.password or "").encode(), password) and name_is_right  # both are always compared
 
 
-def _equal(given: str, expected: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
+def _equal(given: bytes, expected: str) -> bool:
+    return hmac.compare_digest(given, expected.encode())
 
 
 def _refusal() -> Response:

@@ -73,7 +73,7 @@ def blueprint(hooks: type[Hooks]) -> Blueprint:
         except UnknownEvent as unknown:
             metrics.events.labels("unknown_kind").inc()
             return {"status": "ignored", "reason": str(unknown)}
-        except (MalformedEvent, MalformedRequest, BadRequest):
+        except (MalformedEvent, MalformedRequest):
             metrics.events.labels("malformed").inc()
             raise
 
@@ -85,6 +85,8 @@ def _body() -> dict[str, Any]:
         body = request.get_json(force=True)
     except RecursionError as error:
         raise MalformedRequest(problem="the JSON is nested too deeply") from error
+    except BadRequest as error:
+        raise MalformedRequest(problem="the body is no JSON") from error
     if not isinstance(body, dict):
         raise MalformedRequest(problem="the body is no JSON object")
     return body
