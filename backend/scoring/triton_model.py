@@ -1,0 +1,48 @@
+"""An encoder as Triton's python backend runs it. `repository.write_model` copies this file and engine.py beside the
+ONNX file; it runs in Triton's own Python, one process an instance, and imports nothing of nextbatch.
+"""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class TritonPythonModel:
+    """One instance: one thread, one minibatch at a time."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the ONNX file. What fails here is the answer to the client's request to load the model."""
+        # Both exist only inside Triton: the backend's own module, and engine.py beside this file.
+        self._backend: Any = importlib.import_module("triton_python_backend_utils")
+        engine = importlib.import_module("engine")
+        parameters = json.loads(args["model_config"])["parameters"]
+        folder = Path(args["model_repository"]) / args["model_version"]
+        self._engine = engine.Engine(folder / "model.onnx", parameters["precision"]["string_value"], streams=1)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Encode what the dynamic batcher gathered, all of one shape, in one pass; one response a request, in order."""
+        backend = self._backend
+        waiting = [not request.is_cancelled() for request in requests]
+        images = [
+            backend.get_input_tensor_by_name(request, "images").as_numpy()
+            for request, is_waiting in zip(requests, waiting, strict=True)
+            if is_waiting
+        ]
+        cancelled = backend.TritonError("the client gave up", backend.TritonError.CANCELLED)
+        if not images:
+            return [backend.InferenceResponse(error=cancelled) for _ in requests]
+        try:
+            embeddings = self._engine.encode(images[0] if len(images) == 1 else np.concatenate(images))
+        except Exception as error:  # OpenVINO's errors have no common type but this one
+            failed = backend.TritonError(f"the encoder failed: {error}")
+            return [backend.InferenceResponse(error=failed) for _ in requests]
+        parts = iter(np.split(embeddings, np.cumsum([len(part) for part in images])[:-1]))
+        return [
+            backend.InferenceResponse([backend.Tensor("embeddings", np.ascontiguousarray(next(parts)))])
+            if is_waiting
+            else backend.InferenceResponse(error=cancelled)
+            for is_waiting in waiting
+        ]
