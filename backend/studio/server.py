@@ -3,14 +3,12 @@
 Label Studio runs from an environment of its own, because its pins (Django, numpy, its SDK) are not ours.
 """
 
-import ctypes
 import hashlib
 import os
 import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,10 +18,9 @@ from pathlib import Path
 import httpx
 
 from backend.errors import LabelStudioDied, LabelStudioMissing, LabelStudioNotReady
+from backend.processes import spawn, stop
 from backend.settings import settings
 
-PINS = ("label-studio==1.23.2",)
-_PR_SET_PDEATHSIG = 1
 Progress = Callable[[str], None]
 
 
@@ -44,12 +41,7 @@ class Account:
         return cls(username, secrets.token_urlsafe(12), secrets.token_hex(20))
 
 
-def _die_with_parent() -> None:
-    """In the child, before exec: ask the kernel for SIGTERM when the parent's starting thread ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _environment(data_dir: Path, account: Account | None) -> dict[str, str]:
+def _environment(data_dir: Path, account: Account | None, local_files: Path | None = None) -> dict[str, str]:
     """Variables for an unattended Label Studio that may call a backend on a private address."""
     kept = {k: v for k, v in os.environ.items() if k in {"HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "TZ"}}
     wanted = {
@@ -69,6 +61,9 @@ def _environment(data_dir: Path, account: Account | None) -> dict[str, str]:
         wanted["LABEL_STUDIO_USERNAME"] = account.username
         wanted["LABEL_STUDIO_PASSWORD"] = account.password
         wanted["LABEL_STUDIO_USER_TOKEN"] = account.token
+    if local_files is not None:
+        wanted["LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED"] = "true"
+        wanted["LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT"] = str(local_files)
     return kept | wanted
 
 
@@ -102,7 +97,7 @@ def pristine(python_env: Path, progress: Progress = silent) -> Path:
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".label-studio-") as folder:
         made = Path(folder) / "data"
         made.mkdir()
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - Label Studio itself, from an environment of ours
             [_program(python_env), "version"],
             env=_environment(made, None),
             stdin=subprocess.DEVNULL,
@@ -124,7 +119,7 @@ def pristine(python_env: Path, progress: Progress = silent) -> Path:
 
 
 class LabelStudioServer:
-    """One Label Studio with a data folder of its own, on 127.0.0.1.
+    """One Label Studio with a data folder of its own, on 127.0.0.1. It shows files below `local_files`, if given.
 
     Start it from a thread that lives as long as the server should: the kernel ends the child with that thread.
     """
@@ -136,12 +131,14 @@ class LabelStudioServer:
         port: int,
         account: Account,
         *,
+        local_files: Path | None = None,
         progress: Progress = silent,
     ) -> None:
         self.python_env = python_env
         self.data_dir = data_dir
         self.port = port
         self.account = account
+        self.local_files = local_files
         self.progress = progress
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -165,18 +162,14 @@ class LabelStudioServer:
         if not (self.data_dir / "label_studio.sqlite3").exists():
             source = pristine(self.python_env, self.progress)
             shutil.copytree(source, self.data_dir, dirs_exist_ok=True)
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(_program(self.python_env), "start", "--no-browser", "--log-level", "WARNING"),
-                    *("--internal-host", "127.0.0.1", "--port", str(self.port)),
-                ],
-                env=_environment(self.data_dir, self.account),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-            )
+        self._process = spawn(
+            [
+                *(_program(self.python_env), "start", "--no-browser", "--log-level", "WARNING"),
+                *("--internal-host", "127.0.0.1", "--port", str(self.port)),
+            ],
+            self.log,
+            _environment(self.data_dir, self.account, self.local_files),
+        )
 
     def wait_ready(self, timeout_s: float = 180.0) -> None:
         """Return when /health answers; `LabelStudioDied` or `LabelStudioNotReady` say why it does not."""
@@ -193,17 +186,17 @@ class LabelStudioServer:
             time.sleep(0.1)
         raise LabelStudioNotReady(url=self.url, timeout_s=timeout_s, tail=self.tail())
 
-    def stop(self, timeout_s: float = 10.0) -> None:
-        """End the process: SIGTERM, and SIGKILL after `timeout_s`. Safe to call twice."""
+    def stop(self) -> None:
+        """End the process. Safe to call twice."""
         process, self._process = self._process, None
-        if process is None or process.poll() is not None:
-            return
-        process.terminate()
-        try:
-            process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            stop(process)
+
+    def kill(self) -> None:
+        """End the process at once, as a crash would; the data folder keeps what was committed."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
 
     def restart(self) -> None:
         """Stop, start, wait until it answers. The data stays."""
