@@ -110,9 +110,9 @@ class Buckets:
 
 def _translated(error: Exception, uri: str) -> Exception:
     match error:
-        case NotFoundError():
+        case NotFoundError() | FileNotFoundError():  # obstore raises either
             return ItemMissing(uri=uri[:100])
-        case PermissionDeniedError() | UnauthenticatedError():
+        case PermissionDeniedError() | UnauthenticatedError() | PermissionError():
             return AccessRefused(uri=uri[:100], problem="the store says no")
         case GenericError():
             return FetchFailed(uri=uri[:100], problem="the store does not answer as S3 does")

@@ -1,0 +1,106 @@
+"""Fixtures of the pool's tests: real servers on loopback that answer as they are told, and a real S3."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from aiohttp import web
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from backend.pool.sources import Blob, SourceConfig, Sources
+from tests.services import seaweed
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class WebServer:
+    """A server on 127.0.0.1 that remembers what it was asked."""
+
+    url: URL
+    requests: list[web.BaseRequest] = field(default_factory=list)
+
+    @property
+    def host_port(self) -> str:
+        return f"{self.url.host}:{self.url.port}"
+
+
+@dataclass
+class Web:
+    """Starts servers in a thread with an event loop of its own."""
+
+    loop: asyncio.AbstractEventLoop
+    runners: list[web.ServerRunner] = field(default_factory=list)
+
+    def serve(self, handler: Handler) -> WebServer:
+        return asyncio.run_coroutine_threadsafe(self._serve(handler), self.loop).result(10)
+
+    async def _serve(self, handler: Handler) -> WebServer:
+        server = WebServer(URL())
+
+        async def remember(request: web.BaseRequest) -> web.StreamResponse:
+            server.requests.append(request)
+            return await handler(request)  # type: ignore[arg-type] # the low-level server gives the base class
+
+        runner = web.ServerRunner(web.Server(remember))
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.runners.append(runner)
+        server.url = URL(f"http://127.0.0.1:{runner.addresses[0][1]}/")
+        return server
+
+    async def close(self) -> None:
+        await asyncio.gather(*(runner.cleanup() for runner in self.runners))
+
+
+@pytest.fixture
+def web_servers() -> Iterator[Web]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    servers = Web(loop)
+    yield servers
+    asyncio.run_coroutine_threadsafe(servers.close(), loop).result(70)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+    loop.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[seaweed.S3Server]:
+    with seaweed.running() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: seaweed.S3Server, monkeypatch: pytest.MonkeyPatch) -> seaweed.S3Server:
+    """The S3 server, with its keys in the environment."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return s3_server
+
+
+def fetch(config: SourceConfig, uri: str | URL, resolver: AbstractResolver | None = None) -> Blob:
+    """One address through a client of its own."""
+
+    async def run() -> Blob:
+        async with Sources(config, resolver) as sources:
+            return await sources.fetch(str(uri))
+
+    return asyncio.run(run())
+
+
+def listed(config: SourceConfig, uri: str) -> list[str]:
+    """Every address below a prefix."""
+
+    async def run() -> list[str]:
+        async with Sources(config) as sources:
+            return [found async for found in sources.list_prefix(uri)]
+
+    return asyncio.run(run())
