@@ -90,6 +90,7 @@ class Open:
     task_id: int | None
     uri: str
     key: str
+    data: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,9 @@ def read_task(place: int, task: object, data_key: str | None) -> Open | None:
         return None
     id_, key = task.get("id"), data.get("nextbatch_key")
     is_id = isinstance(id_, int) and not isinstance(id_, bool) and 0 < id_ < 2**63
-    return Open(place, id_ if is_id else None, uri, key if isinstance(key, str) and _KEY.fullmatch(key) else own_key)
+    return Open(
+        place, id_ if is_id else None, uri, key if isinstance(key, str) and _KEY.fullmatch(key) else own_key, data
+    )
 
 
 def predict_tasks(
@@ -243,11 +246,20 @@ def _encode(
 
 def _catalogue(project_id: int, tasks: Sequence[Open], deadline: float) -> None:
     """Make items of unknown tasks, in short transactions. What is not written now, the next round's sync finds."""
+    for chunk in chunks(tasks):
+        if not _add(project_id, chunk, deadline) and len(chunk) > 1:  # one that the database refuses costs itself only
+            for task in chunk:
+                _add(project_id, [task], deadline)
+
+
+def _add(project_id: int, tasks: Sequence[Open], deadline: float) -> bool:
+    if time.monotonic() > deadline - _RESERVE_S:
+        return False
     try:
-        for chunk in chunks(tasks):
-            if time.monotonic() > deadline - _RESERVE_S:
-                return
-            with transaction() as session:
-                add_items(session, project_id, [NewItem(task.uri, task_id=task.task_id) for task in chunk])
+        with transaction() as session:
+            new = [NewItem(task.uri, task.data, task.task_id, key=task.key) for task in tasks]
+            add_items(session, project_id, new)
     except SQLAlchemyError as error:
         log.warning("predict.not_catalogued", cause=type(error).__name__, tasks=len(tasks))
+        return False
+    return True

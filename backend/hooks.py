@@ -19,11 +19,10 @@ from backend.errors import BadLabelConfig, NextbatchError
 from backend.learning.registry import champion
 from backend.rounds.queue import due_trigger, is_resting, request_round
 from backend.settings import settings
+from backend.studio.labels import LabelTask
 
 if TYPE_CHECKING:
     from label_studio_sdk.label_interface.interface import LabelInterface
-
-    from backend.studio.labels import LabelTask
 
 log = structlog.get_logger()
 
@@ -59,7 +58,7 @@ class Hooks:
         """
         config = self.label_config if self.label_config is not None else self._stored_config()
         if config:
-            _label_task(config)
+            LabelTask.parse(config)
         version = self.model_version
         self.set("model_version", version)
         return {"model_version": version}
@@ -83,18 +82,18 @@ class Hooks:
         if project is None:
             return entries
         try:
-            config = _label_task(self.label_config or project.label_config)
+            question = LabelTask.parse(self.label_config or project.label_config)
         except BadLabelConfig as error:
             log.warning("predict.bad_label_config", project=project.name, cause=type(error).__name__)
             return entries
-        opened = [answers.read_task(place, task, config.data_key) for place, task in enumerate(tasks)]
+        opened = [answers.read_task(place, task, question.data_key) for place, task in enumerate(tasks)]
         readable = [task for task in opened if task is not None]
         metrics.predictions.labels("broken").inc(len(opened) - len(readable))
         model = _load(version)
         found = answers.predict_tasks(project.id, model, readable, deadline, type(self).encode_now)
         for place, probabilities in found.items():
             assert model is not None
-            entries[place] |= _entry(config, model.head.classes, probabilities)
+            entries[place] |= _entry(question, model.head.classes, probabilities)
         return entries
 
     def fit(
@@ -183,12 +182,6 @@ class Hooks:
         return request_round(session, project.id, trigger).number
 
 
-def _label_task(label_config: str) -> "LabelTask":
-    from backend.studio.labels import LabelTask
-
-    return LabelTask.parse(label_config)
-
-
 def _load(version: ModelVersion | None) -> answers.Model | None:
     if version is None:
         return None
@@ -199,9 +192,9 @@ def _load(version: ModelVersion | None) -> answers.Model | None:
         return None
 
 
-def _entry(task: "LabelTask", classes: Sequence[str], probabilities: NDArray[np.float32]) -> dict[str, Any]:
+def _entry(question: LabelTask, classes: Sequence[str], probabilities: NDArray[np.float32]) -> dict[str, Any]:
     """The most probable class as Label Studio draws it; empty where the configuration no longer has that choice."""
     best = int(probabilities.argmax())
-    if classes[best] not in task.choices:
+    if classes[best] not in question.choices:
         return {}
-    return {"result": task.to_result(classes[best]), "score": round(float(probabilities[best]), 6)}
+    return {"result": question.to_result(classes[best]), "score": round(float(probabilities[best]), 6)}
