@@ -294,3 +294,16 @@ class FolderOutsideRoot(NextbatchError):
 
 class RoundFailed(NextbatchError):
     """Round {number} did not end well: {reason}"""
+
+
+class NotPublished(NextbatchError):
+    """Label Studio did not keep the batch {version}: {problem}. The round tries again by itself; if it goes on,
+    run `nextbatch doctor`."""
+
+    is_passing: ClassVar[bool] = True
+
+
+class BackendRefused(NextbatchError):
+    """Label Studio does not accept the ML backend at {url}: {problem}
+    It must reach that address: check NEXTBATCH_URL and that `nextbatch serve` runs. For a loopback or private address
+    set ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false in Label Studio."""
