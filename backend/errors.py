@@ -233,7 +233,8 @@ class BadVectors(NextbatchError):
 
 
 class EncoderDown(NextbatchError):
-    """The encoder at {url} does not answer: {problem}. Check that Triton runs and that TRITON_URL is its gRPC address."""
+    """The encoder at {url} does not answer: {problem}.
+    Check that Triton runs and that TRITON_URL is its gRPC address."""
 
 
 class EncoderNotLoaded(NextbatchError):
@@ -245,7 +246,8 @@ class EncoderFailed(NextbatchError):
 
 
 class BadEncoderWeights(NextbatchError):
-    """The weights of {name} cannot be used: {problem}. Give a state-dict file (.safetensors, .pth) of this architecture."""
+    """The weights of {name} cannot be used: {problem}.
+    Give a state-dict file (.safetensors, .pth) of this architecture."""
 
 
 class EncoderUnreadable(NextbatchError):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from backend.database import Item, reading
 from backend.learning import training
@@ -40,7 +41,7 @@ class RandomArm:
         """Holdout accuracy of each seed's head after `labels` random labels; a seed's draws are nested."""
         return tuple(self._accuracy(order[:labels], order[labels:], arm) for arm, order in enumerate(self._orders))
 
-    def _accuracy(self, labelled: np.ndarray, rest: np.ndarray, arm: int) -> float:
+    def _accuracy(self, labelled: NDArray[np.int64], rest: NDArray[np.int64], arm: int) -> float:
         fit = training.fit(self._pool[labelled], self._labels[labelled], self._classes, pool=self._pool[rest], seed=arm)
         predicted = fit.head.predict(self._holdout).argmax(axis=1)
         return float((predicted == self._holdout_labels).mean())

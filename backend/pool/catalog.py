@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
@@ -31,7 +31,7 @@ class NewItem:
 
 @dataclass(frozen=True)
 class Labelled:
-    """An item with the label that its annotations agree on most; `annotations` are those that say so: id to annotator."""
+    """An item with the label that most of its annotations say; `annotations` are those: id to annotator."""
 
     item_id: int
     content_hash: str
@@ -191,6 +191,16 @@ def _agreed(item_id: int, votes: list[tuple[Annotation, str, bool]]) -> Labelled
         is_holdout=votes[0][2],
         annotations={annotation.external_id: annotation.annotator or "?" for annotation in agreeing},
     )
+
+
+def forget_tasks(session: Session, project_id: int, there: Set[int]) -> None:
+    """Items whose task is not among `there` have none any more: they wait, and come back with a new task."""
+    have = session.execute(
+        sa.select(Item.id, Item.task_id).where(Item.project_id == project_id, Item.task_id.is_not(None))
+    )
+    gone = [item_id for item_id, task_id in have if task_id not in there]
+    for chunk in chunks(gone):
+        session.execute(sa.update(Item).where(Item.id.in_(chunk)).values(task_id=None))
 
 
 def mark_deleted(session: Session, project_id: int, external_ids: Iterable[int]) -> None:

@@ -105,18 +105,22 @@ def _studio_project(project: Project) -> int:
 
 
 def _pull_tasks(studio: Studio, project: Project, task: LabelTask) -> None:
-    """Know every task of the project as an item; those that nextbatch made carry their item's key."""
+    """Know every task of the project as an item, and which tasks are gone; nothing is read while the counts agree."""
+    studio_project_id = _studio_project(project)
+    have = sa.select(sa.func.count()).select_from(Item).where(Item.project_id == project.id, Item.task_id.is_not(None))
+    with reading() as session:
+        if session.scalar(have) == studio.get(f"/api/projects/{studio_project_id}/")["task_number"]:
+            return
+    records = list(syncing.pull_tasks(studio, studio_project_id))
     new = (
         catalog.NewItem(
-            uri=str(record.data.get(task.data_key, "")),
-            data=record.data,
-            task_id=record.task_id,
-            key=str(record.data.get("nextbatch_key") or ""),
+            uri=str(record.data.get(task.data_key, "")), data=record.data, task_id=record.task_id, key=record.key or ""
         )
-        for record in syncing.pull_tasks(studio, _studio_project(project))
+        for record in records
     )
     with transaction() as session:
         catalog.add_items(session, project.id, new)
+        catalog.forget_tasks(session, project.id, {record.task_id for record in records})
 
 
 def _store_annotations(

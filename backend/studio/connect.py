@@ -8,7 +8,7 @@ from typing import Any
 from backend.errors import BackendRefused, HalfConnected, LabelStudioRefused, MissingSetting, NotAllowed, NotPublished
 from backend.studio.client import Studio
 from backend.studio.labels import LabelTask
-from backend.studio.sync import listed_data
+from backend.studio.sync import KEY, tasks_of_keys
 
 SECRET_HEADER = "X-Nextbatch-Secret"  # noqa: S105 - the header's name, not its value
 WEBHOOK_ACTIONS = (
@@ -75,9 +75,9 @@ def import_tasks(
     missing = [one for one in tasks if one.key not in there]
     for start in range(0, len(missing), IMPORT_CHUNK):
         chunk = missing[start : start + IMPORT_CHUNK]
-        body = [
+        body: list[dict[str, Any]] = [
             {
-                "data": {**one.data, "nextbatch_key": one.key},
+                "data": dict(one.data) | {KEY: one.key},
                 "annotations": [] if one.label is None else [{"result": task.to_result(one.label)}],
             }
             for one in chunk
@@ -94,12 +94,7 @@ def import_tasks(
 
 def _ids_by_key(studio: Studio, project_id: int, wanted: set[str]) -> dict[str, int]:
     """The lowest task id of every wanted key that is there."""
-    found: dict[str, int] = {}
-    for task_id, data in listed_data(studio, project_id):
-        key = str(data.get("nextbatch_key") or "")
-        if key in wanted:
-            found.setdefault(key, task_id)
-    return found
+    return {key: tasks[0].task_id for key, tasks in tasks_of_keys(studio, project_id, sorted(wanted)).items()}
 
 
 def ensure_backend(
@@ -141,7 +136,7 @@ def ensure_webhook(studio: Studio, project_id: int, url: str, secret: str | None
 
     Raises HalfConnected where Label Studio refuses the address.
     """
-    headers = {SECRET_HEADER: secret} if secret else {}
+    headers: dict[str, str] = {SECRET_HEADER: secret} if secret else {}
     wanted = {
         "project": project_id,
         "url": url,

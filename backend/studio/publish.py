@@ -4,7 +4,6 @@
 *create*: the batch's tasks are made in rank order; each carries its item's key.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from backend.errors import NotPublished
 from backend.studio.client import Studio
 from backend.studio.labels import LabelTask
+from backend.studio.sync import KEY, TaskRecord, tasks_of_keys
 
 OURS = re.compile(r"v\d+\+b\d+")
 ATTEMPTS = 3
@@ -123,56 +123,27 @@ def _create_tasks(studio: Studio, project_id: int, plan: PublishPlan) -> tuple[i
     """One task an item, with ids that rise with the rank, because "Sequential sampling" serves by id."""
     for _ in range(ATTEMPTS):
         there = _tasks_by_key(studio, project_id, plan)
-        doubles = [one for found in there.values() for one in found[1:] if not one.is_annotated]
+        doubles = [one for found in there.values() for one in found[1:] if not one.annotations]
         ordered = [there[pick.key][0] for pick in plan.picks if there.get(pick.key)]
-        stale = [one.task_id for one in ordered[_first_late(ordered) :] if not one.is_annotated]
+        stale = [one.task_id for one in ordered[_first_late(ordered) :] if not one.annotations]
         missing = [pick for pick in plan.picks if not there.get(pick.key)]
         if not doubles and not missing and not stale:
             return tuple(one.task_id for one in ordered)
         for task_id in {*stale, *(one.task_id for one in doubles)}:
             studio.delete(f"/api/tasks/{task_id}/")
         if missing and not stale:
-            tasks = [{"data": {**pick.data, "nextbatch_key": pick.key}} for pick in missing]
+            tasks = [{"data": {**pick.data, KEY: pick.key}} for pick in missing]
             studio.post(f"/api/projects/{project_id}/import", tasks, timeout_s=IMPORT_TIMEOUT_S)
     raise NotPublished(version=plan.version, problem=f"{len(missing)} of {len(plan.picks)} tasks are not there")
 
 
-@dataclass(frozen=True)
-class _Task:
-    task_id: int
-    is_annotated: bool
+def _tasks_by_key(studio: Studio, project_id: int, plan: PublishPlan) -> dict[str, list[TaskRecord]]:
+    """The tasks of the plan's items, by key: annotated ones first, then by id."""
+    found = tasks_of_keys(studio, project_id, [pick.key for pick in plan.picks])
+    return {key: sorted(tasks, key=lambda one: (not one.annotations, one.task_id)) for key, tasks in found.items()}
 
 
-def _tasks_by_key(studio: Studio, project_id: int, plan: PublishPlan) -> dict[str, list[_Task]]:
-    """The project's tasks of the plan's items, by key: annotated ones first, then by id."""
-    wanted = {pick.key for pick in plan.picks}
-    found: dict[str, list[_Task]] = {}
-    page, size = 1, 5_000
-    while True:
-        answer = studio.get(
-            "/api/tasks",
-            {
-                "project": project_id,
-                "page": page,
-                "page_size": size,
-                "fields": "task_only",
-                "include": "id,data,total_annotations,cancelled_annotations",
-                "query": json.dumps({"ordering": ["tasks:id"]}),
-            },
-            timeout_s=120,
-        )
-        for raw in answer["tasks"]:
-            key = str(raw["data"].get("nextbatch_key") or "")
-            if key in wanted:
-                is_annotated = bool(raw.get("total_annotations") or raw.get("cancelled_annotations"))
-                found.setdefault(key, []).append(_Task(int(raw["id"]), is_annotated))
-        if page * size >= int(answer["total"]):
-            break
-        page += 1
-    return {key: sorted(tasks, key=lambda one: (not one.is_annotated, one.task_id)) for key, tasks in found.items()}
-
-
-def _first_late(tasks: Sequence[_Task]) -> int:
+def _first_late(tasks: Sequence[TaskRecord]) -> int:
     """The first place whose id is lower than the one before it; the end where there is none."""
     for place in range(1, len(tasks)):
         if tasks[place].task_id < tasks[place - 1].task_id:
