@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -29,13 +29,18 @@ from backend.settings import settings
 
 log = structlog.get_logger()
 
-EncodeNow = Callable[[list[str]], dict[str, NDArray[Any]]]  # URIs to embeddings (d,); what fails is left out
-
 MOST_AT_ONCE = 4  # unknown tasks that a call may send through the encoder: a person has that many open
 ENCODE_WITHIN_S = 5.0
 _RESERVE_S = 0.2  # of the deadline, kept for building the answer
 _MAX_URI = 65_536
 _KEY = re.compile("[0-9a-f]{40}")
+
+
+class EncodeNow(Protocol):
+    """Turns URIs into embeddings (d,) at once; those that fail are left out."""
+
+    def __call__(self, uris: list[str], /) -> dict[str, NDArray[Any]]: ...
+
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

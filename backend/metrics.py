@@ -1,8 +1,9 @@
 """What can be measured from outside while the program runs: Prometheus counters, all named nextbatch_…"""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, that nobody reads
 REGISTRY = CollectorRegistry()
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -25,6 +26,12 @@ requests = Histogram(
     "Time to answer, by endpoint and status class.",
     ("endpoint", "status"),
     buckets=_LATENCY_S,
+    registry=REGISTRY,
+)
+in_flight = Gauge(
+    "nextbatch_in_flight",
+    "Requests that are being answered, by endpoint.",
+    ("endpoint",),
     registry=REGISTRY,
 )
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException
 
 from backend import metrics
+from backend.answers import EncodeNow
 from backend.database import engine
 from backend.errors import NextbatchError
 from backend.hooks import Hooks
@@ -22,8 +23,13 @@ DATABASE_WAIT_MS = 400  # Label Studio gives a webhook 1 s; the rest of the prog
 _MAX_REASON = 400
 
 
-def create_app(hooks: type[Hooks] = Hooks) -> Flask:
-    """The application. `hooks` answers Label Studio's calls; give a subclass to answer them otherwise."""
+def create_app(hooks: type[Hooks] = Hooks, encode_now: EncodeNow | None = None) -> Flask:
+    """The application. `hooks` answers Label Studio's calls; give a subclass to answer them otherwise.
+
+    `encode_now` turns the addresses of a few items that a person has open into embeddings, within 5 s.
+    """
+    if encode_now is not None:
+        hooks = type(hooks.__name__, (hooks,), {"encode_now": staticmethod(encode_now)})
     app = Flask("nextbatch", static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES, MAX_FORM_MEMORY_SIZE=2**20)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
@@ -32,6 +38,7 @@ def create_app(hooks: type[Hooks] = Hooks) -> Flask:
     app.add_url_rule("/metrics", view_func=_metrics)
     app.before_request(_start_clock)
     app.after_request(_observe)
+    app.teardown_request(_stop_clock)
     app.register_error_handler(NextbatchError, _explain)
     app.register_error_handler(OperationalError, _database_busy)
     app.register_error_handler(HTTPException, _http_problem)
@@ -63,6 +70,13 @@ def _metrics() -> Response:
 
 def _start_clock() -> None:
     g.started = time.perf_counter()
+    g.in_flight = metrics.in_flight.labels(request.endpoint or "none")
+    g.in_flight.inc()
+
+
+def _stop_clock(_error: BaseException | None) -> None:
+    if "in_flight" in g:
+        g.in_flight.dec()
 
 
 def _observe(response: Response) -> Response:

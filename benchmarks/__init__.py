@@ -1,0 +1,1 @@
+"""Measurements with public tools; each writes benchmarks/results/NAME.json."""

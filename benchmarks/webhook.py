@@ -1,0 +1,175 @@
+"""How quickly the web process answers Label Studio while 50 events a second come in, and whether any is lost.
+
+    python -m benchmarks.webhook [--seconds 60] [--rate 50]
+
+Open loop: an event is sent when it is due, whether or not those before it were answered, each on a connection of
+its own, as Label Studio does. Beside them /health and /setup are asked five times a second. Times are seconds.
+"""
+
+import argparse
+import concurrent.futures
+import http.client
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+PROBES_PER_S = 5
+
+
+@dataclass
+class Storm:
+    """Seconds to answer by endpoint, events sent, and how many were not answered with 200."""
+
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {"webhook": [], "health": [], "setup": []})
+    sent: int = 0
+    refused: int = 0
+
+    def p99(self, endpoint: str) -> float:
+        return float(np.percentile(self.seconds[endpoint], 99))
+
+
+def measure(
+    url: str, event: dict[str, Any], project: str, label_config: str, rate: float = 50, seconds: float = 60
+) -> Storm:
+    """Send `event` `rate` times a second for so many seconds, and ask /health and /setup meanwhile."""
+    storm, lock, over = Storm(), threading.Lock(), threading.Event()
+    setup = json.dumps({"project": project, "schema": label_config}).encode()
+    webhook = json.dumps(event).encode()
+
+    def ask(endpoint: str, body: bytes | None) -> None:
+        took, status = _request(url, endpoint, body)
+        with lock:
+            storm.seconds[endpoint].append(took)
+            storm.refused += status != 200
+
+    def probe() -> None:
+        while not over.wait(1 / PROBES_PER_S):
+            ask("health", None)
+            ask("setup", setup)
+
+    prober = threading.Thread(target=probe)
+    prober.start()
+    started = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(64) as pool:
+        for number in range(round(rate * seconds)):
+            time.sleep(max(0.0, started + number / rate - time.perf_counter()))
+            pool.submit(ask, "webhook", webhook)
+            storm.sent += 1
+    over.set()
+    prober.join()
+    return storm
+
+
+def _request(url: str, endpoint: str, body: bytes | None) -> tuple[float, int]:
+    address = urlsplit(url)
+    started = time.perf_counter()
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
+    try:
+        headers = {"Content-Type": "application/json"}
+        connection.request("GET" if body is None else "POST", f"/{endpoint}", body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        return time.perf_counter() - started, answer.status
+    except OSError:
+        return time.perf_counter() - started, 0
+    finally:
+        connection.close()
+
+
+def main() -> None:
+    """Measure three times on a database of its own, and write benchmarks/results/webhook.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--rate", type=float, default=50)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["NEXTBATCH_HOME"] = home
+        runs = [_run(options.rate, options.seconds, number) for number in range(1, 4)]
+    rows = [
+        _row(f"{endpoint}_p99", f"/{endpoint}, 99th percentile at {options.rate:g} events/s", target, "s", values)
+        for endpoint, target in (("webhook", 0.05), ("health", 0.02), ("setup", 0.02))
+        for values in [[storm.p99(endpoint) for storm, _ in runs]]
+    ]
+    lost = [float(storm.sent - stored) for storm, stored in runs]
+    rows.append(_row("lost", "events that were sent and are not in the database", 0, "events", lost))
+    report = {
+        "machine": {"cores": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version()},
+        "commit": subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip(),
+        "command": f"python -m benchmarks.webhook --rate {options.rate:g} --seconds {options.seconds:g}",
+        "rows": rows,
+    }
+    path = Path(__file__).parent / "results" / "webhook.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    for row in rows:
+        print(f"{row['id']:14} {row['value']:.4f} {row['unit']:7} target {row['target']} met {row['met']}")
+
+
+def _run(rate: float, seconds: float, number: int) -> tuple[Storm, int]:
+    """One storm against a web process of its own; with it the number of events that reached the database."""
+    import sqlalchemy as sa
+
+    from backend.database import Event, Project, reading, transaction
+    from backend.processes import free_port, spawn, stop, wait_until
+    from backend.rounds.queue import prepare_database
+    from backend.studio.labels import image_config
+
+    prepare_database()
+    config = image_config(["cat", "dog"])
+    with transaction() as session:
+        name = f"storm{number}"
+        project = Project(name=name, config={"name": name}, studio_project_id=number, label_config=config)
+        session.add(project)
+    port = free_port()
+    program = f"from backend.web.server import run; run('127.0.0.1', {port})"
+    web = spawn([sys.executable, "-c", program], Path(os.environ["NEXTBATCH_HOME"]) / "web.log")
+    try:
+        url = f"http://127.0.0.1:{port}"
+        assert wait_until(lambda: _request(url, "health", None)[1] == 200, timeout_s=30)
+        event = {
+            "action": "ANNOTATION_CREATED",
+            "project": {"id": number, "label_config": config},
+            "annotation": {"id": 1, "task": 1, "result": []},
+            "task": {"id": 1, "data": {"image": "https://example.org/1.jpg"}},
+        }
+        storm = measure(url, event, f"{number}.1", config, rate, seconds)
+    finally:
+        stop(web)
+    with reading() as session:
+        query = sa.select(sa.func.count()).select_from(Event).where(Event.project_id == project.id)
+        return storm, session.scalar(query) or 0
+
+
+def _row(id_: str, measure_: str, target: float, unit: str, runs: list[float]) -> dict[str, Any]:
+    value = float(np.median(runs))
+    return {
+        "id": id_,
+        "measure": measure_,
+        "value": value,
+        "unit": unit,
+        "target": target,
+        "better": "lower",
+        "met": value <= target,
+        "runs": runs,
+        "peers": {},
+    }
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    main()
