@@ -1,0 +1,117 @@
+"""What nextbatch can learn from is read; everything else is refused with the tag's name and the way to mend it."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend.errors import BadLabelConfig, UnknownLabel
+from backend.studio.labels import MAX_CONFIG_CHARACTERS, LabelTask, config_hash, image_config
+
+CHOICES = '<Choices name="label" toName="image"><Choice value="cat"/><Choice value="dog"/></Choices>'
+IMAGE = '<Image name="image" value="$photo"/>'
+
+
+def test_an_image_configuration_is_read() -> None:
+    task = LabelTask.parse(f"<View><Header value='Which?'/>{IMAGE}{CHOICES}</View>")
+
+    assert task == LabelTask("label", "image", "photo", "image", ("cat", "dog"))
+
+
+def test_a_text_configuration_is_read_and_an_alias_is_what_answers_carry() -> None:
+    task = LabelTask.parse(
+        '<View><Text name="t" value="$body"/><Choices name="c" toName="t" choice="single-radio">'
+        '<Choice value="Yes, it is" alias="yes"/><Choice value="no"/></Choices></View>'
+    )
+
+    assert task == LabelTask("c", "t", "body", "text", ("yes", "no"))
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ("", "no XML"),
+        ("<View>", "no XML"),
+        ("<View>\ud800</View>", "no XML"),
+        ("<View/>", "exactly one <Choices>"),
+        (f"<View>{IMAGE}{CHOICES}{CHOICES}</View>", "exactly one <Choices>"),
+        (f'<View>{IMAGE}{CHOICES}<TextArea name="why" toName="image"/></View>', "<TextArea name='why'>"),
+        (f'<View>{IMAGE}<RectangleLabels name="box" toName="image"/></View>', "<RectangleLabels name='box'>"),
+        (f"<View>{IMAGE}{CHOICES}</View>".replace("toName", 'choice="multiple" toName'), "several answers"),
+        (f"<View>{IMAGE}{CHOICES}</View>".replace("toName", 'perRegion="true" toName'), "per region"),
+        (f"<View>{IMAGE}{CHOICES}</View>".replace("toName", 'value="$options" toName'), "from the task"),
+        (f"<View>{CHOICES}</View>", "no tag has"),
+        (f'<View><Audio name="image" value="$a"/>{CHOICES}</View>', "<Audio name='image'>"),
+        (f'<View><Image name="image" valueList="$many"/>{CHOICES}</View>', "shows a list"),
+        (f'<View><Image name="image" value="cat.jpg"/>{CHOICES}</View>', "no field"),
+        (f'<View>{IMAGE}<Text name="t" value="$caption"/>{CHOICES}</View>', "<Text name='t'>"),
+        (f"<View>{IMAGE}{CHOICES}</View>".replace("dog", "cat"), "['cat', 'cat']"),
+        (f"<View>{IMAGE}{CHOICES}</View>".replace("dog", ""), "['cat', '']"),
+    ],
+)
+def test_a_configuration_that_cannot_be_learned_is_refused_by_name(config: str, named: str) -> None:
+    with pytest.raises(BadLabelConfig) as refusal:
+        LabelTask.parse(config)
+
+    assert named in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "doctype",
+    [
+        '<!DOCTYPE View [<!ENTITY x SYSTEM "file:///etc/passwd">]>',
+        '<!DOCTYPE View [<!ENTITY % x SYSTEM "http://127.0.0.1:9/x.dtd"> %x;]>',
+        '<!DOCTYPE View [<!ENTITY a "lol"><!ENTITY b "&a;&a;&a;&a;"><!ENTITY x "&b;&b;&b;&b;">]>',
+        '<!DOCTYPE View SYSTEM "http://127.0.0.1:9/x.dtd">',
+    ],
+)
+def test_entities_and_outside_documents_are_never_read(doctype: str) -> None:
+    with pytest.raises(BadLabelConfig, match="DOCTYPE"):
+        LabelTask.parse(f"{doctype}<View>{IMAGE}{CHOICES}&x;</View>")
+
+
+def test_a_huge_configuration_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(BadLabelConfig, match="characters"):
+        LabelTask.parse("<View>" + " " * MAX_CONFIG_CHARACTERS + "</View>")
+
+
+# XML has no way to write control characters, surrogates and a few others.
+_WRITABLE = st.characters(exclude_categories=("Cc", "Cs"), exclude_characters="\ufffe\uffff")
+_LABELS = st.lists(st.text(_WRITABLE, min_size=1), min_size=2, max_size=8, unique=True)
+
+
+@given(_LABELS)
+def test_any_labels_survive_the_way_through_xml_and_back_from_an_answer(labels: list[str]) -> None:
+    task = LabelTask.parse(image_config(labels))
+
+    assert task.choices == tuple(labels)
+    assert [task.label_of({"result": task.to_result(label)}) for label in labels] == labels
+
+
+def test_an_answer_without_exactly_one_known_choice_is_no_label() -> None:
+    task = LabelTask.parse(image_config(["cat", "dog"]))
+    cat, dog = task.to_result("cat"), task.to_result("dog")
+    gone = [{**cat[0], "value": {"choices": ["horse"]}}]
+    both = [{**cat[0], "value": {"choices": ["cat", "dog"]}}]
+    other = [{**cat[0], "from_name": "mood"}]
+
+    answers: list[dict[str, Any]] = [{"result": cat, "was_cancelled": True}, {"result": []}, {"result": None}, {}]
+    answers += [{"result": result} for result in (cat + dog, both, gone, other)]
+
+    assert [task.label_of(answer) for answer in answers] == [None] * len(answers)
+
+
+def test_a_label_that_is_no_choice_cannot_become_a_result() -> None:
+    task = LabelTask.parse(image_config(["cat", "dog"]))
+
+    with pytest.raises(UnknownLabel, match="cat, dog"):
+        task.to_result("horse")
+
+
+def test_the_hash_changes_with_the_choices_and_not_with_the_layout() -> None:
+    config = f"<View>{IMAGE}{CHOICES}</View>"
+    layout = config.replace("><", ">\n  <").replace('name="label" toName="image"', "toName='image' name='label'")
+
+    assert config_hash(layout) == config_hash(config)
+    assert config_hash(config.replace("dog", "fox")) != config_hash(config)
