@@ -119,11 +119,10 @@ def fit_propagation(labelled: Labelled, pool: Tensor, logistic: Fitted, generato
     rows = torch.cat([labelled.features, pool])
     chosen = np.sort(generator.choice(len(pool), min(_SOFT_ROWS, len(pool)), replace=False))
     at = torch.from_numpy(np.concatenate([np.arange(len(labelled.labels)), chosen + len(labelled.labels)]))
-    centred = rows - rows.mean(dim=0)
-    basis = torch.linalg.eigh(centred.T @ centred / len(rows)).eigenvectors.flip(1)[:, :_SOFT_RANK]
-    graph = build_graph(centred @ basis[:, :_GRAPH_RANK])
-    del centred
-    features = rows[at] @ basis
+    sample = rows[at]  # the pool is standardised: its mean is 0
+    basis = torch.linalg.eigh(sample.T @ sample / len(sample)).eigenvectors.flip(1)[:, :_SOFT_RANK]
+    graph = build_graph(rows @ basis[:, :_GRAPH_RANK])
+    features = sample @ basis
     parts = labelled.parts()
     targets = torch.empty(len(at), parts.shape[1], labelled.classes)
     sources = torch.zeros(len(rows), labelled.classes)
@@ -131,7 +130,7 @@ def fit_propagation(labelled: Labelled, pool: Tensor, logistic: Fitted, generato
         known = labelled.targets() * parts[:, part, None]
         sources[: len(known)] = known
         spread = torch.from_numpy(propagate(graph, sources.numpy())[at.numpy()])
-        logits = rows[at] @ logistic.weights[:, part] + logistic.bias[part]
+        logits = sample @ logistic.weights[:, part] + logistic.bias[part]
         targets[:, part] = _agreement(spread, logits / logistic.temperature, known)
     seen = torch.cat([parts, torch.ones(len(chosen), parts.shape[1])])
     row_weights = _normalised(seen * (targets @ labelled.class_weights))

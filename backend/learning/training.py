@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import logsumexp, softmax
+from torch import Tensor
 
 from backend.errors import NothingToLearnFrom, UnusableTrainingData
 from backend.learning.calibration import MIN_SAMPLES
@@ -71,7 +72,8 @@ def fit(
     Raises NothingToLearnFrom without labels, UnusableTrainingData for arrays that do not fit together.
     """
     started = time.perf_counter()
-    features, indices, dropped = _usable(embeddings, labels, classes)
+    found, indices, dropped = _usable(embeddings, labels, classes)
+    features = torch.tensor(found)
     generator = np.random.Generator(np.random.PCG64(seed))
     seen, own = np.unique(indices, return_inverse=True)
     unlabelled = None
@@ -82,7 +84,7 @@ def fit(
     fold, folds = assign_folds(own.astype(np.int64), generator)
     class_weights = len(own) / (len(seen) * np.bincount(own)) if balanced else np.ones(len(seen))
     labelled = Labelled(
-        torch.tensor((features - mean) / scale),
+        (features - mean) / scale,
         own.astype(np.int64),
         fold,
         folds,
@@ -90,14 +92,13 @@ def fit(
     )
     fitted = [fit_logistic(labelled)]
     if unlabelled is not None:
-        standardised = torch.tensor((unlabelled - mean) / scale)
-        fitted.append(fit_propagation(labelled, standardised, fitted[0], generator))
+        fitted.append(fit_propagation(labelled, unlabelled.sub_(mean).div_(scale), fitted[0], generator))
     allowed = [one for one in fitted if one.method in methods] or fitted
     # Without folds the later one wins: below thirty labels the pool's structure is most of what is known.
     chosen = min(reversed(allowed), key=lambda one: one.best_loss)
     weights, bias = _with_unseen(chosen, labelled, seen, len(classes))
     return FitReport(
-        head=Head(tuple(classes), mean, scale, weights, bias, chosen.temperature),
+        head=Head(tuple(classes), mean.numpy(), scale.numpy(), weights, bias, chosen.temperature),
         method=chosen.method,
         penalty=chosen.penalty,
         chosen_by="cross-validation" if folds else "default",
@@ -128,24 +129,23 @@ def _usable(
     return features[finite], labels[finite].astype(np.int64), int((~finite).sum())
 
 
-def _draw(pool: NDArray[Any], features: int, generator: np.random.Generator) -> NDArray[np.float32] | None:
+def _draw(pool: NDArray[Any], features: int, generator: np.random.Generator) -> Tensor | None:
     """At most 20,000 finite rows of the pool, float32, or None if it has none; a map is read in order."""
     if pool.ndim != 2 or pool.shape[1] != features:
         raise UnusableTrainingData(problem=f"the pool has the shape {pool.shape}, the labels {features} features")
     if len(pool) > _GRAPH_ROWS:
         pool = pool[np.sort(generator.choice(len(pool), _GRAPH_ROWS, replace=False))]
-    rows = np.array(pool, dtype=np.float32)
-    rows = rows[np.isfinite(rows).all(axis=1)]
+    rows = torch.tensor(np.asarray(pool)).float()
+    finite = rows.isfinite().all(dim=1)
+    rows = rows if finite.all() else rows[finite]
     return rows if len(rows) else None
 
 
-def _moments(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of each feature, (d,); 1 for a feature that never changes."""
-    mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-    centred = rows - mean
-    scale = np.sqrt(np.einsum("ij,ij->j", centred, centred, dtype=np.float64) / len(rows))
-    scale[scale <= 1e-6 * max(float(scale.max()), 1e-30)] = 1.0
-    return mean, scale.astype(np.float32)
+def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each feature, (d,) float32; 1 for a feature that never changes."""
+    scale, mean = torch.std_mean(rows, dim=0, correction=0)
+    scale[scale <= 1e-6 * scale.max().clamp_min(1e-30)] = 1.0
+    return mean, scale
 
 
 def _unseen_share(labels: int, classes: int) -> float:
