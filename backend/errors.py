@@ -236,9 +236,13 @@ class EncoderDown(NextbatchError):
     """The encoder at {url} does not answer: {problem}.
     Check that Triton runs and that TRITON_URL is its gRPC address."""
 
+    is_passing = True
+
 
 class EncoderNotLoaded(NextbatchError):
     """Triton at {url} does not serve {model}: {problem}. Load the model, or start the worker that writes it."""
+
+    is_passing = True
 
 
 class EncoderFailed(NextbatchError):

@@ -1,0 +1,238 @@
+"""The encoder in Triton, by gRPC; images travel through shared memory where Triton runs on this host."""
+
+import contextlib
+import math
+import threading
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from backend.errors import EncoderDown, EncoderFailed, EncoderNotLoaded, NextbatchError
+from backend.scoring.encoder import Images, Model
+from backend.scoring.repository import MAX_BATCH, model_name
+from backend.scoring.shared_memory import SWEEP_S, Segment, Sweeper
+
+log = structlog.get_logger()
+
+PAGE = 4096
+# Triton's words where it lost what a client had set up (it was restarted), or where a model's process ended.
+_LOST = ("shared memory region", "unknown model", "is not ready", "stub process")
+_UNANSWERED = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}
+
+
+class _Lost(Exception):
+    """The server forgot the model or a region; setting up again may help."""
+
+
+class TritonEncoder:
+    """An `Encoder` served by any Triton that has the model in its repository. May be called from many threads.
+
+    The connection is made by the first call, lives long, and is set up anew when Triton was restarted.
+    """
+
+    def __init__(self, url: str, model: Model, timeout_s: float = 30.0) -> None:
+        """`url` is gRPC's host:port. `timeout_s` bounds a minibatch (64 images), retries and loading included."""
+        self.url = url.removeprefix("grpc://")
+        self.digest, self.dims, self.side = model.digest, model.dims, model.side
+        self.model = model_name(model.name, model.digest)
+        self.timeout_s = timeout_s
+        self._connection: _Connection | None = None
+        self._lock = threading.Lock()
+
+    def encode(self, images: Images) -> NDArray[np.float32]:
+        """Embeddings float32 (b, dims) of uint8 images (b, H, W, 3).
+
+        Raises EncoderDown (Triton is away or too slow), EncoderNotLoaded (it has no such model), EncoderFailed.
+        """
+        out = np.empty((len(images), self.dims), np.float32)
+        for start in range(0, len(images), MAX_BATCH):
+            part = np.ascontiguousarray(images[start : start + MAX_BATCH])
+            out[start : start + len(part)] = self._encode(part)
+        return out
+
+    def close(self) -> None:
+        """Give back the shared memory and hang up. The next call would connect again."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _encode(self, images: Images) -> NDArray[np.float32]:
+        from tritonclient.utils import InferenceServerException
+
+        deadline = time.monotonic() + self.timeout_s
+        retrying = Retrying(
+            retry=retry_if_exception(_is_worth_retrying),
+            stop=stop_after_delay(self.timeout_s),
+            wait=wait_random_exponential(multiplier=0.05, max=1.0),
+            reraise=True,
+        )
+        try:
+            for attempt in retrying:
+                with attempt:
+                    return self._try(images, deadline)
+        except _Lost as error:
+            raise EncoderNotLoaded(url=self.url, model=self.model, problem=error) from error
+        except InferenceServerException as error:
+            if _status(error) in _UNANSWERED:
+                raise EncoderDown(url=self.url, problem=error.message()) from error
+            raise EncoderFailed(count=len(images), shape=images.shape[1:], problem=error.message()) from error
+        raise AssertionError("tenacity returns or raises")
+
+    def _try(self, images: Images, deadline: float) -> NDArray[np.float32]:
+        from tritonclient.utils import InferenceServerException
+
+        remaining = max(deadline - time.monotonic(), 0.01)
+        connection = self._connect(remaining)
+        try:
+            return connection.infer(images, self.dims, remaining)
+        except InferenceServerException as error:
+            is_lost = any(words in error.message().lower() for words in _LOST)
+            if is_lost or _status(error) == "UNAVAILABLE":
+                self._forget(connection)
+            if is_lost:
+                raise _Lost(error.message()) from error
+            raise
+
+    def _connect(self, timeout_s: float) -> "_Connection":
+        """The connection, with the model loaded; one thread sets it up and the others wait for it."""
+        if not self._lock.acquire(timeout=timeout_s):
+            raise EncoderDown(url=self.url, problem=f"it was not connected within {timeout_s:.0f} s")
+        try:
+            if self._connection is None:
+                self._connection = _Connection(self.url, self.model, self.digest, timeout_s)
+            return self._connection
+        finally:
+            self._lock.release()
+
+    def _forget(self, connection: "_Connection") -> None:
+        with self._lock:
+            if self._connection is connection:
+                self._connection = None
+
+
+class _Connection:
+    """A channel to a Triton that serves the model, and segments for requests that are under way."""
+
+    def __init__(self, url: str, model: str, digest: str, timeout_s: float) -> None:
+        """Raises InferenceServerException where Triton is away, EncoderNotLoaded where it cannot load the model."""
+        from tritonclient import grpc
+
+        self.client: Any = grpc.InferenceServerClient(
+            url,
+            channel_args=[
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_receive_message_length", -1),
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.max_reconnect_backoff_ms", 1000),  # two minutes by default: a restart takes three seconds
+                ("grpc.keepalive_time_ms", 60_000),
+            ],
+        )
+        self._model = model
+        self._idle: list[Segment] = []
+        self._doubtful: deque[tuple[float, Segment]] = deque()  # Triton may still write to these
+        self._sweeper = Sweeper()
+        try:
+            self._load(url, digest, timeout_s)
+            self._is_shared = self._try_sharing()
+        except BaseException:
+            self.client.close()
+            raise
+        log.info("triton.connected", url=url, model=model, shared_memory=self._is_shared)
+
+    def infer(self, images: Images, dims: int, timeout_s: float) -> NDArray[np.float32]:
+        """One request. Raises InferenceServerException."""
+        from tritonclient import grpc
+        from tritonclient.utils import InferenceServerException
+
+        source = grpc.InferInput("images", list(images.shape), "UINT8")
+        target = grpc.InferRequestedOutput("embeddings")
+        segment = self._take(images.nbytes, len(images) * dims * 4)
+        if segment is None:
+            source.set_data_from_numpy(images)
+        else:
+            segment.write(images)
+            source.set_shared_memory(segment.name, images.nbytes, segment.output_bytes)
+            target.set_shared_memory(segment.name, len(images) * dims * 4)
+        try:
+            result = self.client.infer(self._model, [source], outputs=[target], client_timeout=timeout_s)
+            rows: NDArray[np.float32] = segment.read(len(images), dims) if segment else result.as_numpy("embeddings")
+        except InferenceServerException as error:
+            if segment is not None and _status(error) in _UNANSWERED:
+                self._doubtful.append((time.monotonic(), segment))
+            elif segment is not None:
+                self._idle.append(segment)
+            raise
+        if segment is not None:
+            self._idle.append(segment)
+        return rows
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().release(self.client)
+        self.client.close()
+
+    def _load(self, url: str, digest: str, timeout_s: float) -> None:
+        from tritonclient.utils import InferenceServerException
+
+        if not self.client.is_model_ready(self._model, client_timeout=timeout_s):
+            started = time.monotonic()
+            try:
+                self.client.load_model(self._model, client_timeout=timeout_s)
+            except InferenceServerException as error:
+                if _status(error) in _UNANSWERED and "explicit" not in error.message():
+                    raise
+                raise EncoderNotLoaded(url=url, model=self._model, problem=error.message()) from error
+            log.info("triton.loaded", model=self._model, seconds=round(time.monotonic() - started, 2))
+        config = self.client.get_model_config(self._model, client_timeout=timeout_s).config
+        served = config.parameters["digest"].string_value if "digest" in config.parameters else "no digest"
+        if served != digest:
+            raise EncoderNotLoaded(url=url, model=self._model, problem=f"it serves {served}, not {digest}")
+
+    def _try_sharing(self) -> bool:
+        """Triton opens our segment only where it sees the same /dev/shm."""
+        from tritonclient.utils import InferenceServerException
+
+        try:
+            segment = Segment(self.client, PAGE, 2 * PAGE)
+        except (InferenceServerException, OSError):
+            return False
+        segment.release(self.client)
+        return True
+
+    def _take(self, input_bytes: int, output_bytes: int) -> Segment | None:
+        """An idle segment that is large enough, or a new one; None where the request has to carry its data."""
+        from tritonclient.utils import InferenceServerException
+
+        if not self._is_shared:
+            return None
+        with contextlib.suppress(InferenceServerException):
+            self._sweeper.sweep(self.client)
+        while self._doubtful and time.monotonic() - self._doubtful[0][0] > SWEEP_S:
+            self._doubtful.popleft()[1].release(self.client)
+        output_bytes = math.ceil(output_bytes / PAGE) * PAGE
+        with contextlib.suppress(IndexError):  # pop is atomic; there may be none
+            segment = self._idle.pop()
+            if segment.output_bytes >= output_bytes and segment.size_bytes - segment.output_bytes >= input_bytes:
+                return segment
+            segment.release(self.client)
+        try:
+            return Segment(self.client, output_bytes, output_bytes + input_bytes)
+        except OSError as error:  # /dev/shm is full
+            log.warning("triton.no_shared_memory", problem=str(error))
+            return None
+
+
+def _is_worth_retrying(error: BaseException) -> bool:
+    return isinstance(error, _Lost) or (not isinstance(error, NextbatchError) and _status(error) == "UNAVAILABLE")
+
+
+def _status(error: BaseException) -> str:
+    """gRPC's status, as in UNAVAILABLE; empty for what is no error of Triton."""
+    status = getattr(error, "status", lambda: None)()
+    return str(status or "").removeprefix("StatusCode.")
