@@ -70,7 +70,7 @@ class Guard:
         Raises SourceUnsupported or AddressForbidden. Names are checked when they are resolved.
         """
         if url.scheme not in ("http", "https") or not url.host or url.port is None:
-            raise SourceUnsupported(uri=str(url.with_query(None).with_user(None))[:80], problem="not an http address")
+            raise SourceUnsupported(uri=f"{url.scheme}://{url.host or ''}"[:80], problem="not an http address")
         host = url.host.rstrip(".")
         # 127.1 and 2130706433 are addresses to the C library, and to aiohttp no names: only canonical ones pass.
         is_literal = ":" in host or re.fullmatch(r"[0-9.]+|0x[0-9a-f.x]*", host, re.IGNORECASE) is not None

@@ -130,7 +130,8 @@ class HttpClient:
         async with session.get(url, headers=headers, allow_redirects=False) as response:
             status = response.status
             if status in _REDIRECTS and (location := response.headers.get("Location")):
-                return url.join(URL(location)).with_user(None)
+                target = url.join(URL(location))
+                return target.with_user(None) if target.host else target
             if status in _PASSING:
                 raise _TryAgain(f"HTTP {status}", _retry_after(response))
             if status in (401, 403):
@@ -168,7 +169,7 @@ def _session(resolver: AbstractResolver, connections: int, timeout_s: float) -> 
     connector = aiohttp.TCPConnector(resolver=resolver, limit=connections, use_dns_cache=False)
     return aiohttp.ClientSession(
         connector=connector,
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(timeout_s, 10)),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(timeout_s / 3, 10.0))  # leaves time for a retry,
         headers=_HEADERS,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,  # a proxy would dial addresses that nobody checked

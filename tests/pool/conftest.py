@@ -45,7 +45,7 @@ class Web:
             server.requests.append(request)
             return await handler(request)  # type: ignore[arg-type] # the low-level server gives the base class
 
-        runner = web.ServerRunner(web.Server(remember))
+        runner = web.ServerRunner(web.Server(remember), shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
