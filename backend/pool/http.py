@@ -169,7 +169,7 @@ def _session(resolver: AbstractResolver, connections: int, timeout_s: float) -> 
     connector = aiohttp.TCPConnector(resolver=resolver, limit=connections, use_dns_cache=False)
     return aiohttp.ClientSession(
         connector=connector,
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(timeout_s / 3, 10.0))  # leaves time for a retry,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(timeout_s / 3, 10.0)),  # leaves time for a retry
         headers=_HEADERS,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,  # a proxy would dial addresses that nobody checked
