@@ -95,7 +95,7 @@ class Studio:
     def _call(self, method: str, path: str, body: Any, params: Parameters | None, timeout_s: float | None) -> Any:
         attempts = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(_ATTEMPTS),
-            wait=tenacity.wait_exponential_jitter(initial=0.2, max=5.0, jitter=0.3),
+            wait=tenacity.wait_exponential(multiplier=0.2, max=5.0) + tenacity.wait_random(0.0, 0.3),
             retry=tenacity.retry_if_exception_type(_Again),
             reraise=True,
         )

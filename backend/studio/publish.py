@@ -4,15 +4,17 @@
 *create*: the batch's tasks are made in rank order; each carries its item's key.
 """
 
+import contextlib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from backend.errors import NotPublished
+from backend.errors import NoSuchPage, NotPublished
 from backend.studio.client import Studio
 from backend.studio.labels import LabelTask
-from backend.studio.sync import KEY, TaskRecord, tasks_of_keys
+from backend.studio.sync import KEY, TaskRecord, existing_tasks, scores_of, tasks_of_keys, tasks_with_drafts
 
 OURS = re.compile(r"v\d+\+b\d+")
 ATTEMPTS = 3
@@ -40,52 +42,67 @@ class PublishPlan:
 
 @dataclass(frozen=True)
 class Publication:
-    """What stands in Label Studio now: the batch's tasks in rank order."""
+    """What stands in Label Studio now: the batch's tasks in rank order, None for one that somebody deleted."""
 
     version: str
-    task_ids: tuple[int, ...]
+    task_ids: tuple[int | None, ...]
     removed_versions: tuple[str, ...]
 
 
 def publish(studio: Studio, project_id: int, plan: PublishPlan, task: LabelTask) -> Publication:
     """Publish the plan. An empty one (the pool is exhausted) takes the old batch away. Raises NotPublished."""
+    ids: tuple[int | None, ...]
     if plan.mode == "create":
         ids = _create_tasks(studio, project_id, plan)
-        sampling = "Sequential sampling"
     else:
-        ids = tuple(pick.task_id or 0 for pick in plan.picks)
-        sampling = "Uncertainty sampling"
-    _import_predictions(studio, project_id, plan, ids, task)
-    _serve(studio, project_id, plan.version if ids else "", sampling)
+        there = existing_tasks(studio, project_id, [pick.task_id for pick in plan.picks if pick.task_id is not None])
+        ids = tuple(pick.task_id if pick.task_id in there else None for pick in plan.picks)
+    predictions = _predictions(plan, ids, task)
+    _import_predictions(studio, project_id, plan.version, predictions)
+    _serve(studio, project_id, plan.version if predictions else "", _sampling(plan.mode, ids))
     return Publication(plan.version, ids, _remove_old_versions(studio, project_id, plan.version))
 
 
-def _import_predictions(
-    studio: Studio, project_id: int, plan: PublishPlan, ids: Sequence[int], task: LabelTask
-) -> None:
-    """Exactly one prediction a task under the plan's version, or the version is deleted and imported anew.
+def _sampling(mode: Literal["reorder", "create"], ids: Sequence[int | None]) -> str:
+    """By id where ids rise with the rank: that order holds among any number of project members, too.
 
-    Label Studio serves the lowest score first, and drops what is not inside (0, 1) without a word.
+    They do not rise where a task of the batch was deleted and made again; then the predictions' scores order the queue.
     """
-    predictions = [
+    if mode == "create" and all(a is not None and b is not None and a < b for a, b in itertools.pairwise(ids)):
+        return "Sequential sampling"
+    return "Uncertainty sampling"
+
+
+def _predictions(plan: PublishPlan, ids: Sequence[int | None], task: LabelTask) -> list[dict[str, Any]]:
+    """One a task that is there. Label Studio serves the lowest score first, and drops what is not inside (0, 1)."""
+    present = [(pick, task_id) for pick, task_id in zip(plan.picks, ids, strict=True) if task_id is not None]
+    return [
         {
             "task": task_id,
             "result": task.to_result(pick.label) if pick.label is not None and pick.label in task.choices else [],
-            "score": (rank + 1) / (len(ids) + 1),
+            "score": (rank + 1) / (len(present) + 1),
             "model_version": plan.version,
         }
-        for rank, (pick, task_id) in enumerate(zip(plan.picks, ids, strict=True))
+        for rank, (pick, task_id) in enumerate(present)
     ]
-    for _ in range(ATTEMPTS):
-        there = _versions(studio, project_id).get(plan.version, 0)
-        if there == len(predictions):
+
+
+def _import_predictions(
+    studio: Studio, project_id: int, version: str, predictions: Sequence[Mapping[str, Any]]
+) -> None:
+    """Exactly these under that version, in one call; else the version is deleted and imported anew."""
+    wanted = {int(one["task"]): [round(float(one["score"]), 9)] for one in predictions}
+    for attempt in range(ATTEMPTS + 1):
+        found = scores_of(studio, project_id, version) if _versions(studio, project_id).get(version) else {}
+        if {task_id: [round(score, 9) for score in scores] for task_id, scores in found.items()} == wanted:
             return
-        if there:
-            _delete_version(studio, project_id, plan.version)
-        studio.post(f"/api/projects/{project_id}/import/predictions", predictions, timeout_s=IMPORT_TIMEOUT_S)
-    found = _versions(studio, project_id).get(plan.version, 0)
-    if found != len(predictions):
-        raise NotPublished(version=plan.version, problem=f"{found} of {len(predictions)} predictions were stored")
+        if attempt == ATTEMPTS:
+            stored = sum(map(len, found.values()))
+            raise NotPublished(version=version, problem=f"{stored} of {len(wanted)} predictions were stored")
+        if found:
+            _delete_version(studio, project_id, version)
+        if predictions:
+            studio.post(f"/api/projects/{project_id}/import/predictions", list(predictions), timeout_s=IMPORT_TIMEOUT_S)
 
 
 def _serve(studio: Studio, project_id: int, version: str, sampling: str) -> None:
@@ -120,32 +137,30 @@ def _remove_old_versions(studio: Studio, project_id: int, current: str) -> tuple
 
 
 def _create_tasks(studio: Studio, project_id: int, plan: PublishPlan) -> tuple[int, ...]:
-    """One task an item, with ids that rise with the rank, because "Sequential sampling" serves by id."""
+    """One task an item, made in rank order. Tasks that are there keep their ids: somebody may have one open."""
     for _ in range(ATTEMPTS):
-        there = _tasks_by_key(studio, project_id, plan)
-        doubles = [one for found in there.values() for one in found[1:] if not one.annotations]
-        ordered = [there[pick.key][0] for pick in plan.picks if there.get(pick.key)]
-        stale = [one.task_id for one in ordered[_first_late(ordered) :] if not one.annotations]
-        missing = [pick for pick in plan.picks if not there.get(pick.key)]
-        if not doubles and not missing and not stale:
-            return tuple(one.task_id for one in ordered)
-        for task_id in {*stale, *(one.task_id for one in doubles)}:
-            studio.delete(f"/api/tasks/{task_id}/")
-        if missing and not stale:
-            tasks = [{"data": {**pick.data, KEY: pick.key}} for pick in missing]
-            studio.post(f"/api/projects/{project_id}/import", tasks, timeout_s=IMPORT_TIMEOUT_S)
+        found = tasks_of_keys(studio, project_id, [pick.key for pick in plan.picks])
+        there = _without_doubles(studio, project_id, found)
+        missing = [pick for pick in plan.picks if pick.key not in there]
+        if not missing:
+            return tuple(there[pick.key].task_id for pick in plan.picks)
+        tasks = [{"data": {**pick.data, KEY: pick.key}} for pick in missing]
+        studio.post(f"/api/projects/{project_id}/import", tasks, timeout_s=IMPORT_TIMEOUT_S)
     raise NotPublished(version=plan.version, problem=f"{len(missing)} of {len(plan.picks)} tasks are not there")
 
 
-def _tasks_by_key(studio: Studio, project_id: int, plan: PublishPlan) -> dict[str, list[TaskRecord]]:
-    """The tasks of the plan's items, by key: annotated ones first, then by id."""
-    found = tasks_of_keys(studio, project_id, [pick.key for pick in plan.picks])
-    return {key: sorted(tasks, key=lambda one: (not one.annotations, one.task_id)) for key, tasks in found.items()}
-
-
-def _first_late(tasks: Sequence[TaskRecord]) -> int:
-    """The first place whose id is lower than the one before it; the end where there is none."""
-    for place in range(1, len(tasks)):
-        if tasks[place].task_id < tasks[place - 1].task_id:
-            return place
-    return len(tasks)
+def _without_doubles(
+    studio: Studio, project_id: int, found: Mapping[str, Sequence[TaskRecord]]
+) -> dict[str, TaskRecord]:
+    """One task a key: the one that is worked on, else the oldest. Doubles that nobody worked on are deleted."""
+    if all(len(tasks) == 1 for tasks in found.values()):
+        return {key: tasks[0] for key, tasks in found.items()}
+    drafted = tasks_with_drafts(studio, project_id)
+    kept: dict[str, TaskRecord] = {}
+    for key, tasks in found.items():
+        kept[key], *doubles = sorted(tasks, key=lambda one: (not one.annotations, one.task_id not in drafted))
+        for double in doubles:
+            if not double.annotations and double.task_id not in drafted:
+                with contextlib.suppress(NoSuchPage):
+                    studio.delete(f"/api/tasks/{double.task_id}/")
+    return kept

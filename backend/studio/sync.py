@@ -108,6 +108,27 @@ def existing_tasks(studio: Studio, project_id: int, task_ids: Sequence[int]) -> 
     return wanted & {int(row["id"]) for row in _rows_in(studio, project_id, "id", "Number", list(task_ids))}
 
 
+def tasks_with_drafts(studio: Studio, project_id: int) -> set[int]:
+    """Tasks that somebody, whoever it is, has begun to answer and not submitted.
+
+    Which tasks are locked, Label Studio tells nobody. It needs no care: whoever holds a lock is served that task first,
+    and others are not served it, whatever its rank.
+    """
+    drafted = [condition("draft_exists", "equal", "Boolean", "true")]
+    return {int(row["id"]) for row in list_tasks(studio, project_id, "id", drafted)}
+
+
+def scores_of(studio: Studio, project_id: int, version: str) -> dict[int, list[float]]:
+    """The scores of all predictions of a version, by task."""
+    named = [condition("predictions_model_versions", "contains", "String", version)]
+    rows = list_tasks(studio, project_id, "id,predictions,score,model_version", named, fields="all")
+    scores = {
+        int(row["id"]): [float(one["score"] or 0.0) for one in row["predictions"] if one["model_version"] == version]
+        for row in rows
+    }
+    return {task_id: found for task_id, found in scores.items() if found}
+
+
 def list_tasks(
     studio: Studio,
     project_id: int,
