@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from backend import answers, events, metrics
-from backend.database import Event, ModelVersion, Project, reading, transaction
+from backend.database import Event, ModelVersion, Project, Round, reading, transaction
 from backend.errors import BadLabelConfig, NextbatchError
 from backend.learning.registry import champion
-from backend.rounds.queue import due_trigger, is_resting, request_round
+from backend.rounds.queue import FORCING_ACTIONS, LABEL_ACTIONS, is_resting, request_round, rest_of_batch
 from backend.settings import settings
 from backend.studio.labels import LabelTask
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-AT_ONCE = ("start_training", "batch_runs_out")  # triggers that need no quiet time; the worker's ticker tests the rest
 _MAX_PROJECTS = 1_000
 
 _writing = threading.Lock()  # SQLite has one writer; threads that queue here do not sleep in its busy handler
@@ -121,7 +120,7 @@ class Hooks:
                 )
             )
             session.flush()
-            round_number = self._request_round(session, project)
+            round_number = _ask_at_once(session, project, happened.action)
         metrics.events.labels("stored").inc()
         return {"stored": True, "round": round_number}
 
@@ -174,12 +173,22 @@ class Hooks:
             return None
         return session.scalar(sa.select(Project).where(Project.studio_project_id == int(self.project_id)))
 
-    @staticmethod
-    def _request_round(session: Session, project: Project) -> int | None:
-        trigger = due_trigger(session, project)
-        if trigger not in AT_ONCE or (trigger != "start_training" and is_resting(session, project.id)):
-            return None
-        return request_round(session, project.id, trigger).number
+
+def _ask_at_once(session: Session, project: Project, action: str) -> int | None:
+    """The number of the round that this event asks for, if it needs no quiet time; the worker's ticker tests the rest.
+
+    Few and small queries: while people label, this runs in their request.
+    """
+    if action in FORCING_ACTIONS:
+        return request_round(session, project.id, "start_training").number
+    if action not in LABEL_ACTIONS or project.settings.trigger.rest_share == 0:
+        return None
+    states = sa.select(Round.state).where(Round.project_id == project.id).order_by(Round.number.desc()).limit(1)
+    if session.scalar(states) == "waiting" or is_resting(session, project.id):
+        return None
+    if rest_of_batch(session, project.id) > project.settings.trigger.rest_share:
+        return None
+    return request_round(session, project.id, "batch_runs_out").number
 
 
 def _load(version: ModelVersion | None) -> answers.Model | None:
