@@ -20,8 +20,10 @@ from backend.scoring.shared_memory import SWEEP_S, Segment, Sweeper
 log = structlog.get_logger()
 
 PAGE = 4096
+# Triton 2.51 goes on sending requests to a model's process that ended; it takes an unload to replace it.
+_UNHEALTHY = "stub process"
 # Triton's words where it lost what a client had set up (it was restarted), or where a model's process ended.
-_LOST = ("shared memory region", "unknown model", "is not ready", "stub process")
+_LOST = ("shared memory region", "unknown model", "is not ready", _UNHEALTHY)
 _UNANSWERED = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}
 
 
@@ -42,6 +44,7 @@ class TritonEncoder:
         self.model = model_name(model.name, model.digest)
         self.timeout_s = timeout_s
         self._connection: _Connection | None = None
+        self._is_unhealthy = False
         self._lock = threading.Lock()
 
     def encode(self, images: Images) -> NDArray[np.float32]:
@@ -92,9 +95,10 @@ class TritonEncoder:
         try:
             return connection.infer(images, self.dims, remaining)
         except InferenceServerException as error:
-            is_lost = any(words in error.message().lower() for words in _LOST)
+            message = error.message().lower()
+            is_lost = any(words in message for words in _LOST)
             if is_lost or _status(error) == "UNAVAILABLE":
-                self._forget(connection)
+                self._forget(connection, is_unhealthy=_UNHEALTHY in message)
             if is_lost:
                 raise _Lost(error.message()) from error
             raise
@@ -105,15 +109,20 @@ class TritonEncoder:
             raise EncoderDown(url=self.url, problem=f"it was not connected within {timeout_s:.0f} s")
         try:
             if self._connection is None:
+                if self._is_unhealthy:
+                    _unload(self.url, self.model, timeout_s)
+                    self._is_unhealthy = False
                 self._connection = _Connection(self.url, self.model, self.digest, timeout_s)
             return self._connection
         finally:
             self._lock.release()
 
-    def _forget(self, connection: "_Connection") -> None:
+    def _forget(self, connection: "_Connection", *, is_unhealthy: bool) -> None:
+        """Only the first of several threads that saw it fail: the next may look at a new connection by then."""
         with self._lock:
             if self._connection is connection:
                 self._connection = None
+                self._is_unhealthy = is_unhealthy
 
 
 class _Connection:
@@ -121,18 +130,7 @@ class _Connection:
 
     def __init__(self, url: str, model: str, digest: str, timeout_s: float) -> None:
         """Raises InferenceServerException where Triton is away, EncoderNotLoaded where it cannot load the model."""
-        from tritonclient import grpc
-
-        self.client: Any = grpc.InferenceServerClient(
-            url,
-            channel_args=[
-                ("grpc.max_send_message_length", -1),
-                ("grpc.max_receive_message_length", -1),
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 1000),  # two minutes by default: a restart takes three seconds
-                ("grpc.keepalive_time_ms", 60_000),
-            ],
-        )
+        self.client = _client(url)
         self._model = model
         self._idle: list[Segment] = []
         self._doubtful: deque[tuple[float, Segment]] = deque()  # Triton may still write to these
@@ -226,6 +224,30 @@ class _Connection:
         except OSError as error:  # /dev/shm is full
             log.warning("triton.no_shared_memory", problem=str(error))
             return None
+
+
+def _client(url: str) -> Any:
+    from tritonclient import grpc
+
+    return grpc.InferenceServerClient(
+        url,
+        channel_args=[
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),  # two minutes by default: a restart takes three seconds
+            ("grpc.keepalive_time_ms", 60_000),
+        ],
+    )
+
+
+def _unload(url: str, model: str, timeout_s: float) -> None:
+    log.warning("triton.unhealthy", model=model)
+    client = _client(url)
+    try:
+        client.unload_model(model, client_timeout=timeout_s)
+    finally:
+        client.close()
 
 
 def _is_worth_retrying(error: BaseException) -> bool:
