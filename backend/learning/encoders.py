@@ -5,9 +5,11 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
 
 from backend.errors import BadEncoderWeights, EncoderUnreadable
@@ -73,7 +75,7 @@ def export(name: str, weights: Path | None, directory: Path, precision: Precisio
     precision = runnable(precision or fastest())
     try:
         network = architecture.read(weights)
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError) as error:
         raise BadEncoderWeights(name=name, problem=error) from error
     digest = _digest(name, network.state_dict(), architecture, precision)
     target = directory / digest
@@ -150,16 +152,17 @@ def _write(
     graph = _with_preprocessing(network, architecture).eval()
     example = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
     sizes = {"images": {0: "b", 1: "height", 2: "width"}, "embeddings": {0: "b"}}
-    torch.onnx.export(
-        graph,
-        (example,),
-        str(path),
-        input_names=["images"],
-        output_names=["embeddings"],
-        dynamic_axes=sizes,
-        opset_version=17,
-        dynamo=False,  # the tracing exporter takes 1.5 s where the other takes 12 s and needs onnxscript
-    )
+    with warnings.catch_warnings(action="ignore"):  # the exporter's own: a slice that it did not fold
+        torch.onnx.export(
+            graph,
+            (example,),
+            str(path),
+            input_names=["images"],
+            output_names=["embeddings"],
+            dynamic_axes=sizes,
+            opset_version=17,
+            dynamo=False,  # the tracing exporter takes 1.5 s where the other takes 12 s and needs onnxscript
+        )
     spec = EncoderSpec(name, digest, architecture.dims, architecture.side, precision, _sha256(path), path)
     facts = asdict(spec)
     del facts["path"]
