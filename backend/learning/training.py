@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import logsumexp, softmax
+from scipy.special import softmax
 from torch import Tensor
 
 from backend.errors import NothingToLearnFrom, UnusableTrainingData
@@ -96,7 +96,7 @@ def fit(
     allowed = [one for one in fitted if one.method in methods] or fitted
     # Without folds the later one wins: below thirty labels the pool's structure is most of what is known.
     chosen = min(reversed(allowed), key=lambda one: one.best_loss)
-    weights, bias = _with_unseen(chosen, labelled, seen, len(classes))
+    weights, bias = _with_unseen(chosen, len(own), seen, len(classes))
     return FitReport(
         head=Head(tuple(classes), mean.numpy(), scale.numpy(), weights, bias, chosen.temperature),
         method=chosen.method,
@@ -148,30 +148,32 @@ def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     return mean, scale
 
 
-def _unseen_share(labels: int, classes: int) -> float:
-    """Laplace's probability that the next label is one given class that nobody has used yet."""
-    return 1.0 / (labels + classes)
-
-
 def _with_unseen(
-    chosen: Fitted, labelled: Labelled, seen: NDArray[np.int64], classes: int
+    chosen: Fitted, labels: int, seen: NDArray[np.int64], classes: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weights (d, classes) and bias (classes,): an unseen class gets Laplace's share at an average label."""
-    own_weights, own_bias = chosen.weights[:, -1], chosen.bias[-1]
-    weights = np.zeros((len(own_weights), classes), np.float32)
-    weights[:, seen] = own_weights.numpy()
-    scaled = ((labelled.features @ own_weights + own_bias) / chosen.temperature).numpy().astype(np.float64)
-    share = _unseen_share(len(labelled.labels), classes)
-    odds = share / (1 - (classes - len(seen)) * share)
-    unseen = chosen.temperature * (logsumexp(scaled, axis=1).mean() + np.log(odds))
-    bias = np.full(classes, unseen, np.float32)
-    bias[seen] = own_bias.numpy()
+    """Weights (d, classes) and bias (classes,) with the seen classes' logits centred and `_unseen_logit`."""
+    weights = np.zeros((len(chosen.weights), classes), np.float32)
+    weights[:, seen] = _centred(chosen.weights[:, -1].numpy())
+    bias = np.full(classes, chosen.temperature * _unseen_logit(labels, len(seen)), np.float32)
+    bias[seen] = _centred(chosen.bias[-1].numpy())
     return weights, bias
 
 
 def _out_of_fold(chosen: Fitted, labels: int, seen: NDArray[np.int64], classes: int) -> OutOfFold:
-    share = _unseen_share(labels, classes)
-    probabilities = np.full((len(chosen.rows), classes), share, np.float32)
-    own = softmax(chosen.logits.astype(np.float64) / chosen.temperature, axis=1)
-    probabilities[:, seen] = own * (1 - (classes - len(seen)) * share)
-    return OutOfFold(chosen.rows, probabilities)
+    logits = np.full((len(chosen.rows), classes), _unseen_logit(labels, len(seen)), np.float64)
+    logits[:, seen] = _centred(chosen.logits) / chosen.temperature
+    return OutOfFold(chosen.rows, softmax(logits, axis=1).astype(np.float32))
+
+
+def _unseen_logit(labels: int, seen: int) -> float:
+    """The calibrated logit of a class without a label, beside centred logits of the others.
+
+    Where the head knows nothing, all others being 0, the class gets Laplace's 1 / (labels + classes); elsewhere
+    less. It is at most log(1/2) while the largest of centred logits is at least 0: it is never the prediction.
+    """
+    return float(np.log(seen / (labels + seen)))
+
+
+def _centred(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    centred: NDArray[np.float32] = array - array.mean(axis=-1, keepdims=True)
+    return centred
