@@ -5,6 +5,7 @@ from typing import Any
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 
+from backend.hooks import Hooks
 from backend.web.app import create_app
 
 THREADS = 16  # waiting for the encoder or the database takes a thread; answering takes a few ms
@@ -13,7 +14,8 @@ THREADS = 16  # waiting for the encoder or the database takes a thread; answerin
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """The application behind gunicorn's gthread worker."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, hooks: type[Hooks] = Hooks) -> None:
+        self._hooks = hooks
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         super().__init__()
 
@@ -36,9 +38,9 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def load(self) -> Flask:
         """In the worker, after the fork: connections and threads must not cross it."""
-        return create_app()
+        return create_app(self._hooks)
 
 
-def run(host: str, port: int) -> None:
+def run(host: str, port: int, hooks: type[Hooks] = Hooks) -> None:
     """Answer until SIGTERM or SIGINT: requests in flight are finished, at most 10 s long."""
-    Server(host, port).run()
+    Server(host, port, hooks).run()

@@ -48,8 +48,7 @@ def run(host, port):
 TROUBLED = """
 import time
 from backend.hooks import Hooks
-from backend.web.app import create_app
-from backend.web.server import Server
+from backend.web import server
 
 class Troubled(Hooks):
     def setup(self):
@@ -58,12 +57,8 @@ class Troubled(Hooks):
         time.sleep(1.5)
         return super().predict(tasks, context)[:1]
 
-class TroubledServer(Server):
-    def load(self):
-        return create_app(Troubled)
-
 def run(host, port):
-    TroubledServer(host, port).run()
+    server.run(host, port, Troubled)
 """
 
 
