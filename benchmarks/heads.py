@@ -23,7 +23,7 @@ from backend.learning.encoders import EncoderSpec, export
 from backend.learning.training import fit
 
 COUNTS = (50, 100, 200, 500, 1_000)
-TARGET_GAIN = {50: 0.04, 100: 0.08, 200: 0.03, 500: 0.0, 1_000: -0.005}
+TARGET_GAIN = {100: 0.079, 500: 0.015, 1_000: 0.007}  # published for a pool of 50,000; none for the others
 _MINIBATCH = 32
 
 
@@ -90,9 +90,9 @@ def main() -> None:
                 "measure": f"accuracy gained from the pool at {count} random labels",
                 "value": round(gain, 4),
                 "unit": "share",
-                "target": TARGET_GAIN[count],
+                "target": TARGET_GAIN.get(count),
                 "better": "higher",
-                "met": gain >= TARGET_GAIN[count],
+                "met": gain >= TARGET_GAIN[count] if count in TARGET_GAIN else None,
                 "runs": [round(b - a, 4) for a, b in zip(runs["logistic"], runs["with pool"], strict=True)],
                 "peers": {"logistic": round(float(np.mean(runs["logistic"])), 4)},
                 "propagation_kept": kept,

@@ -114,7 +114,7 @@ def fit_propagation(labelled: Labelled, pool: Tensor, logistic: Fitted, generato
 
     A target is ``p(class | graph) p(class | embedding) / p(class)``, two witnesses taken as independent, for the
     labels and at most 8,000 rows of ``pool`` (n, d); so the head stays inductive. Each fold spreads its own
-    labels only. On CIFAR-10 the product beat the mean of the two, and the spread labels alone.
+    labels only. docs/learning.md has what was compared with it, and how firmly.
     """
     rows = torch.cat([labelled.features, pool])
     chosen = np.sort(generator.choice(len(pool), min(_SOFT_ROWS, len(pool)), replace=False))
