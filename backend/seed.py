@@ -147,7 +147,9 @@ def _add_items(studio: Studio, project: Project, config: ProjectConfig, task: La
     with transaction() as session:
         items = [catalog.NewItem(uri, is_holdout=label is not None) for uri, label in labels.items()]
         added = catalog.add_items(session, project.id, items)
-    connect.ensure_local_files(studio, _studio_id(project), root)
+    for folder in (config.pool.path, config.pool.holdout_path):
+        if folder is not None:
+            connect.ensure_local_files(studio, _studio_id(project), Path(folder).resolve())
     tasks = [
         connect.TaskToImport(catalog.item_key(uri), {task.data_key: uri}, label)
         for uri, label in labels.items()

@@ -75,7 +75,7 @@ def run(scenario: Scenario, say: Say) -> int:
             if scenario.stay:
                 say(f"\nLabel on at {demo.studio.url} as {demo.account.username}, password {demo.account.password}")
                 say("Ctrl-C stops everything.")
-                demo.supervisor.watch(stopping)
+                stopping.wait()
         except KeyboardInterrupt:
             say("\nstopped")
             return 130
@@ -106,21 +106,22 @@ class _Demo:
         home = out / "home"
         shutil.rmtree(home, ignore_errors=True)
         self.logs = home / "logs"
-        self.images = home / "images"
-        self.labels = _lay_out(dataset, self.images, scenario)
+        self.root = home / "data"  # what may be read; Label Studio shows only folders below it
+        self.images = self.root / "images"
+        self.labels = _lay_out(dataset, self.root, scenario)
         self.classes = dataset.classes
 
         self.account = Account.random()
         self.studio = LabelStudioServer(
             studio_env.result(), home / "label-studio", free_port(), self.account, progress=self._tell,
-            local_files=self.images,
+            local_files=self.root,
         )  # fmt: skip
         stack.callback(self.studio.stop)
         self.studio.start()
         web_port = free_port()
         os.environ |= {
             "NEXTBATCH_HOME": str(home / "nextbatch"),
-            "NEXTBATCH_DATA_ROOT": str(self.images),
+            "NEXTBATCH_DATA_ROOT": str(self.root),
             "NEXTBATCH_URL": f"http://127.0.0.1:{web_port}",
             "NEXTBATCH_WEBHOOK_SECRET": secrets.token_hex(16),
             "LABEL_STUDIO_URL": self.studio.url,
@@ -131,6 +132,9 @@ class _Demo:
         self.supervisor = supervisor.Supervisor(port=web_port, logs=self.logs)
         stack.callback(self.supervisor.stop)
         self.supervisor.start(self._tell)
+        watching = threading.Event()
+        stack.callback(watching.set)
+        threading.Thread(target=self.supervisor.watch, args=(watching,), daemon=True).start()
         self.studio.wait_ready()
         self.say(
             f"Label Studio at {self.studio.url}, backend at {self.supervisor.url}, encoder in {self.supervisor.engine}"
@@ -230,7 +234,7 @@ def _data(scenario: Scenario) -> Path | None:
     return Path(given).expanduser() if given else None
 
 
-def _lay_out(dataset: Dataset, images: Path, scenario: Scenario) -> dict[str, str]:
+def _lay_out(dataset: Dataset, root: Path, scenario: Scenario) -> dict[str, str]:
     """Copy a sample of the data: the pool under names that tell nothing, the holdout in class folders.
 
     Returns the true label by item key. Where there is no test part, the holdout is taken from the same files.
@@ -245,18 +249,18 @@ def _lay_out(dataset: Dataset, images: Path, scenario: Scenario) -> dict[str, st
         test, train = train[:share], train[share:]
     truth: dict[str, str] = {}
     for place, (path, label) in enumerate(train[: scenario.pool]):
-        target = images / "pool" / f"{place:06d}{path.suffix.lower()}"
-        truth[_copy(path, target, images)] = dataset.classes[label]
+        target = root / "images" / "pool" / f"{place:06d}{path.suffix.lower()}"
+        truth[_copy(path, target, root)] = dataset.classes[label]
     for place, (path, label) in enumerate(test[:HOLDOUT]):
-        target = images / "holdout" / dataset.classes[label] / f"{place:06d}{path.suffix.lower()}"
-        truth[_copy(path, target, images)] = dataset.classes[label]
+        target = root / "images" / "holdout" / dataset.classes[label] / f"{place:06d}{path.suffix.lower()}"
+        truth[_copy(path, target, root)] = dataset.classes[label]
     return truth
 
 
-def _copy(path: Path, target: Path, images: Path) -> str:
+def _copy(path: Path, target: Path, root: Path) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, target)
-    return item_key(f"/data/local-files/?d={target.relative_to(images)}")
+    return item_key(f"/data/local-files/?d={target.relative_to(root)}")
 
 
 def _label_config(project_id: int) -> str:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,11 @@ def open_embeddings(config: ProjectConfig) -> Embeddings:
     return _open(config.encoder)
 
 
+def model_repository() -> Path:
+    """What the embedded Triton serves. A Triton by URL is given a repository by its own administrator."""
+    return settings().home / "triton" / "models"
+
+
 @lru_cache(maxsize=8)
 def open_encoder(section: EncoderSection) -> Encoder:
     """The encoder in Triton where there is one, else in this process."""
@@ -66,8 +72,10 @@ def open_encoder(section: EncoderSection) -> Encoder:
         from backend.scoring.local import LocalEncoder
 
         return LocalEncoder(spec, streams=settings().worker_threads)
+    from backend.scoring.repository import write_model
     from backend.scoring.triton import TritonEncoder
 
+    write_model(model_repository(), spec.name, spec.path, spec.digest, spec.dims, spec.precision)
     return TritonEncoder(url, spec)
 
 

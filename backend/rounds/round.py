@@ -32,6 +32,13 @@ def run_round(project_id: int, number: int) -> dict[str, Any]:
         raise
 
 
+def _is_passing(failure: BaseException) -> bool:
+    """Whether waiting may mend it: a service, a network or a database that is away."""
+    if isinstance(failure, NextbatchError):
+        return failure.is_passing
+    return isinstance(failure, OSError | sa.exc.OperationalError)
+
+
 def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A checkpointed step. What passes (a service that is away) is tried again for about two minutes."""
     return DBOS.step(
@@ -132,13 +139,6 @@ def _progress(project_id: int, number: int) -> Callable[[int, int], None]:
 
 def _update(session: sa.orm.Session, project_id: int, number: int, **values: Any) -> None:
     session.execute(sa.update(Round).where(Round.project_id == project_id, Round.number == number).values(**values))
-
-
-def _is_passing(failure: BaseException) -> bool:
-    """Whether waiting may mend it: a service, a network or a database that is away."""
-    if isinstance(failure, NextbatchError):
-        return failure.is_passing
-    return isinstance(failure, OSError | sa.exc.OperationalError)
 
 
 def _reason(failure: Exception) -> str:

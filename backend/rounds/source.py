@@ -36,6 +36,8 @@ def sync(project_id: int) -> dict[str, Any]:
                     Annotation.project_id == project_id, Annotation.deleted_at.is_(None)
                 )
             )
+            .tuples()
+            .all()  # a Result has keys(), which dict() would take for a mapping
         )
         studio_project_id = _studio_project(project)
     task = LabelTask.parse(project.label_config)
@@ -135,6 +137,8 @@ def _store_annotations(
                     Item.project_id == project_id, Item.task_id.in_([record.task_id for record in chunk])
                 )
             )
+            .tuples()
+            .all()
         )
         known = {
             annotation.external_id: annotation

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.errors import BackendRefused, HalfConnected, LabelStudioRefused, MissingSetting, NotAllowed, NotPublished
+from backend.errors import (
+    BackendRefused,
+    HalfConnected,
+    LabelStudioRefused,
+    MissingSetting,
+    NoSuchPage,
+    NoSuchProject,
+    NotAllowed,
+    NotPublished,
+)
 from backend.studio.client import Studio
 from backend.studio.labels import LabelTask
 from backend.studio.sync import KEY, tasks_of_keys
@@ -50,7 +59,10 @@ def ensure_project(
 ) -> StudioProject:
     """The project with that id; else the one with that title; else a new one. Raises MissingSetting without labels."""
     if project_id is not None:
-        found = studio.get(f"/api/projects/{project_id}/")
+        try:
+            found = studio.get(f"/api/projects/{project_id}/")
+        except NoSuchPage:
+            raise NoSuchProject(url=studio.url, project_id=project_id) from None
         return StudioProject(int(found["id"]), str(found["label_config"]), created=False)
     listed = studio.get("/api/projects/", {"title": title, "page_size": 100})
     same = [project for project in listed["results"] if project["title"] == title]
@@ -114,7 +126,7 @@ def ensure_backend(
     before = studio.get(f"/api/projects/{project_id}/")["model_version"]
     try:
         if ours:
-            made = studio.patch(f"/api/ml/{ours[0]['id']}/", wanted, timeout_s=CONNECT_TIMEOUT_S)
+            made = studio.patch(f"/api/ml/{ours[0]['id']}", wanted, timeout_s=CONNECT_TIMEOUT_S)
         else:
             made = studio.post("/api/ml/", wanted, timeout_s=CONNECT_TIMEOUT_S)
     except (LabelStudioRefused, NotAllowed) as refusal:
@@ -146,15 +158,20 @@ def ensure_webhook(studio: Studio, project_id: int, url: str, secret: str | None
         "headers": headers,
         "is_active": True,
     }
-    at_our_address = [hook for hook in webhooks(studio, project_id) if hook["url"] == url]
-    ours = [hook for hook in at_our_address if is_ours(hook, headers)]
+    # One with our header at another address is ours from before nextbatch moved.
+    candidates = [
+        hook
+        for hook in webhooks(studio, project_id)
+        if hook["url"] == url or SECRET_HEADER in (hook.get("headers") or {})
+    ]
+    ours = [hook for hook in candidates if hook["url"] == url and is_ours(hook, headers)]
     keep = int(ours[0]["id"]) if ours else None
     if keep is None:
         try:
             keep = int(studio.post("/api/webhooks/", wanted)["id"])
         except (NotAllowed, LabelStudioRefused) as refusal:
-            raise HalfConnected(url=url) from refusal
-    for hook in at_our_address:
+            raise HalfConnected(url=url, problem=refusal) from refusal
+    for hook in candidates:
         if int(hook["id"]) != keep:
             studio.delete(f"/api/webhooks/{hook['id']}/")
     return keep
@@ -177,9 +194,23 @@ def is_ours(hook: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
 
 
 def ensure_local_files(studio: Studio, project_id: int, folder: Path) -> None:
-    """Let the project's pages show `/data/local-files/?d=…` below `folder`. Nothing is imported by it."""
-    for storage in studio.get("/api/storages/localfiles", {"project": project_id}):
-        if Path(storage["path"]) == folder:
-            return
-    body = {"project": project_id, "path": str(folder), "title": "nextbatch", "use_blob_urls": True}
+    """Let the project's pages show `/data/local-files/?d=…` below `folder`. Nothing is imported by it.
+
+    Label Studio refuses its own document root ("by security reasons"); there, each folder in it is shown instead.
+    """
+    path = folder.resolve()
+    shown = {Path(storage["path"]) for storage in studio.get("/api/storages/localfiles", {"project": project_id})}
+    if path in shown:
+        return
+    try:
+        _show(studio, project_id, path)
+    except LabelStudioRefused as refusal:
+        if "cannot be the same as" not in str(refusal):
+            raise
+        for below in sorted(one for one in path.iterdir() if one.is_dir() and one not in shown):
+            _show(studio, project_id, below)
+
+
+def _show(studio: Studio, project_id: int, folder: Path) -> None:
+    body = {"project": project_id, "path": str(folder), "title": f"nextbatch: {folder.name}", "use_blob_urls": True}
     studio.post("/api/storages/localfiles", body)
