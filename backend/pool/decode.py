@@ -52,8 +52,10 @@ def _decode_jpeg(data: bytes, side: int) -> Pixels | None:
     _check_size(width, height)
     if colorspace in ("CMYK", "YCCK"):
         return None
+    # Where one direction is shorter than asked for, simplejpeg 1.9 shrinks it further; 0 asks for the full size.
+    least = side if min(width, height) >= side else 0
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=side, min_width=side)
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=least, min_width=least)
     except ValueError:
         return None
     # The scaled size decides nothing: an image that is too large is so by what its header says.
@@ -71,6 +73,8 @@ def _decode_with_pillow(data: bytes, side: int) -> Pixels:
             rgb = _to_rgb(image)
     except (ImageBroken, ImageTooLarge):
         raise
+    except Image.DecompressionBombError:  # Pillow's own limit, met before it tells the size
+        raise ImageTooLarge(size="far too many pixels", limit=f"{MAX_PIXELS}") from None
     except UnidentifiedImageError:
         raise ImageBroken(problem=_what_it_is(data)) from None
     except Exception as error:

@@ -38,8 +38,10 @@ def read_below(root: Path, path: str, max_bytes: int) -> Blob:
         raise ItemMissing(uri=shown) from None
     except OSError as error:
         raise PathForbidden(path=shown, problem=_reason(error)) from None
-    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 a descriptor has no path
-        return _read(file.fileno(), shown, max_bytes)
+    try:
+        return _read(descriptor, shown, max_bytes)
+    finally:
+        os.close(descriptor)
 
 
 def _read(descriptor: int, shown: str, max_bytes: int) -> Blob:
