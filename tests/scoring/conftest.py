@@ -1,0 +1,58 @@
+"""A real Triton and real encoders once a session; images of CIFAR-10 where they are at hand."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from backend.learning.encoders import EncoderSpec, export
+from backend.scoring import repository, serving
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("encoders")
+
+
+@pytest.fixture(scope="session")
+def exact(folder: Path) -> EncoderSpec:
+    return export("efficientnet-lite0", None, folder, "fp32")
+
+
+@pytest.fixture(scope="session")
+def images() -> NDArray[np.uint8]:
+    """(24, 32, 32, 3) RGB."""
+    data = os.environ.get("NEXTBATCH_DATA")
+    if data is None:
+        return np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), np.uint8)
+    paths = sorted(Path(data).glob("test/*/*"))
+    return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths[:: len(paths) // 24][:24]])
+
+
+@pytest.fixture(scope="session")
+def shared_triton(tmp_path_factory: pytest.TempPathFactory, exact: EncoderSpec) -> Iterator[serving.EmbeddedTriton]:
+    """Triton with the fp32 encoder in its repository. Missing, it fails in CI and skips elsewhere."""
+    is_fit, reason = serving.is_supported()
+    if not is_fit and not os.environ.get("CI"):
+        pytest.skip(reason)
+    server = serving.EmbeddedTriton(tmp_path_factory.mktemp("triton"))
+    server.start()
+    put(server, exact)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def triton(shared_triton: serving.EmbeddedTriton) -> serving.EmbeddedTriton:
+    """It runs, whatever the test before did to it."""
+    if not shared_triton.is_alive():
+        shared_triton.restart()
+    return shared_triton
+
+
+def put(server: serving.EmbeddedTriton, spec: EncoderSpec) -> str:
+    return repository.write_model(server.repository, spec.name, spec.path, spec.digest, spec.dims, spec.precision)
