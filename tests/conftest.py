@@ -12,6 +12,8 @@ from backend.rounds import queue
 from backend.settings import settings
 from tests.services import postgres
 
+pytest_plugins = ["tests.services.label_studio"]
+
 
 def forget_process_state() -> None:
     """Settings, engine and client are read once a process; a test with a home of its own starts anew."""

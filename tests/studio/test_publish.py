@@ -9,7 +9,7 @@ import pytest
 from backend.errors import LabelStudioRefused, NotPublished
 from backend.studio.client import Studio
 from backend.studio.publish import PublishPick, PublishPlan, publish
-from tests.studio.conftest import LABELS, TASK, Person, add_tasks
+from tests.services.label_studio import LABELS, TASK, Person, add_tasks
 
 Mode = Literal["reorder", "create"]
 MODES: tuple[Mode, ...] = ("reorder", "create")

@@ -13,7 +13,7 @@ from backend.studio.client import Studio
 from backend.studio.labels import image_config
 from backend.studio.publish import PublishPlan, publish
 from backend.studio.server import Account, LabelStudioServer
-from tests.studio.conftest import LABELS, TASK, add_tasks
+from tests.services.label_studio import LABELS, TASK, add_tasks
 from tests.studio.test_publish import MODES, Mode, plan_of, predictions_of, tasks_of
 
 

@@ -11,7 +11,7 @@ from backend.errors import LabelStudioDied, LabelStudioMissing
 from backend.processes import free_port, wait_until
 from backend.studio.client import Studio
 from backend.studio.server import Account, LabelStudioServer, pristine, version
-from tests.studio.conftest import Person
+from tests.services.label_studio import Person
 
 
 def test_the_pristine_folder_holds_no_user_and_no_secret_key(python_env: Path) -> None:

@@ -16,7 +16,7 @@ from backend.studio.sync import (
     tasks_of_keys,
     tasks_with_drafts,
 )
-from tests.studio.conftest import LABELS, TASK, Person, add_tasks
+from tests.services.label_studio import LABELS, TASK, Person, add_tasks
 
 
 @dataclass

@@ -15,7 +15,7 @@ from backend.processes import wait_until
 from backend.studio.client import Studio
 from backend.studio.labels import image_config
 from backend.studio.server import LabelStudioServer
-from tests.studio.conftest import python_env, server, studio
+from tests.services.label_studio import python_env, server, studio
 from tests.web.champion import Champion, crown
 from tests.web.conftest import Web, rounds, serving, stored
 
