@@ -2,13 +2,22 @@
 
 import http.client
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from backend.database import Project
 from tests.web.champion import crown
-from tests.web.conftest import IMAGE_CONFIG, Web
+from tests.web.conftest import IMAGE_CONFIG, Web, serving
+
+
+@pytest.fixture(scope="module")
+def web(sqlite_home: Path) -> Iterator[Web]:
+    """The web process; the database makes no difference here."""
+    with serving(sqlite_home) as running:
+        yield running
 
 
 def setup(web: Web, project: object, schema: str | None = IMAGE_CONFIG) -> httpx.Response:
