@@ -1,0 +1,115 @@
+"""A small project on a real Label Studio, with web-less workers as subprocesses."""
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from backend.database import Project, Round, reading, transaction
+from backend.pool.folders import digits
+from backend.processes import stop, wait_until
+from backend.rounds.queue import request_round
+from backend.studio import connect
+from backend.studio.client import Studio
+from backend.studio.labels import LabelTask, image_config
+from backend.studio.server import LabelStudioServer
+from tests.conftest import forget_process_state
+
+CLASSES = tuple("0123456789")
+HOLDOUT = 12
+
+
+@dataclass
+class Loop:
+    """A project of 60 handwritten digits, of which 12 are labelled in the holdout and 10 more by a person."""
+
+    project_id: int
+    studio_project_id: int
+    task: LabelTask
+    log: Path
+    workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+
+    def ask(self) -> int:
+        with transaction() as session:
+            return request_round(session, self.project_id, "hand").number
+
+    def work(self, *command: str) -> "subprocess.Popen[bytes]":
+        """Start a worker; by default the product's own command."""
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *(command or ("backend.cli", "worker"))], stdout=log, stderr=subprocess.STDOUT
+            )
+        self.workers.append(process)
+        return process
+
+    def state(self, number: int) -> str | None:
+        with reading() as session:
+            return session.scalar(
+                sa.select(Round.state).where(Round.project_id == self.project_id, Round.number == number)
+            )
+
+    def wait_done(self, number: int, timeout_s: float = 60) -> float:
+        """Seconds until the round is done."""
+        started = time.monotonic()
+        assert wait_until(lambda: self.state(number) in ("done", "failed"), timeout_s), self.log.read_text()[-3000:]
+        assert self.state(number) == "done", self.log.read_text()[-3000:]
+        return time.monotonic() - started
+
+
+@pytest.fixture(scope="session")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Exported encoders, made once and linked into each test's home."""
+    return tmp_path_factory.mktemp("encoders")
+
+
+@pytest.fixture
+def loop(
+    store: str, home: Path, encoders: Path, server: LabelStudioServer, studio: Studio, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Iterator[Loop]:  # fmt: skip
+    assert store
+    data = digits(Path(os.environ.get("NEXTBATCH_CACHE", "~/.cache/nextbatch")).expanduser() / "datasets")
+    (home / "encoders").symlink_to(encoders)
+    monkeypatch.setenv("NEXTBATCH_DATA_ROOT", str(data.root))
+    monkeypatch.setenv("LABEL_STUDIO_URL", server.url)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", server.account.token)
+    forget_process_state()
+    name = f"digits-{uuid.uuid4().hex[:8]}"
+    config = image_config(CLASSES)
+    task = LabelTask.parse(config)
+    project = connect.ensure_project(studio, name, config)
+    files = [(str(path), CLASSES[label]) for path, label in zip(data.train.paths, data.train.labels, strict=True)]
+    tasks = [
+        connect.TaskToImport(f"{place:040d}", {"image": path}, label if place < HOLDOUT + 10 else None)
+        for place, (path, label) in enumerate(files[:: len(files) // 60][:60])
+    ]
+    ids = connect.import_tasks(studio, project.id, tasks, task, lambda _line: None)
+    with transaction() as session:
+        row = Project(
+            name=name,
+            config={"name": name, "batch": {"size": 8, "holdout_share": 0, "first_holdout": 0}},
+            studio_project_id=project.id,
+            label_config=config,
+        )
+        session.add(row)
+        session.flush()
+        project_id = row.id
+        from backend.pool.catalog import NewItem, add_items
+
+        add_items(
+            session,
+            project_id,
+            [NewItem(str(one.data["image"]), task_id=ids[one.key], is_holdout=n < HOLDOUT, key=one.key)
+             for n, one in enumerate(tasks)],
+        )  # fmt: skip
+    made = Loop(project_id, project.id, task, tmp_path / "worker.log")
+    yield made
+    for worker in made.workers:
+        stop(worker)
