@@ -102,9 +102,13 @@ class ItemTooLarge(ItemUnreadable):
 class FetchTimedOut(ItemUnreadable):
     """{uri}: no answer within {timeout_s} s."""
 
+    is_passing: ClassVar[bool] = True
+
 
 class FetchFailed(ItemUnreadable):
     """{uri}: {problem}."""
+
+    is_passing: ClassVar[bool] = True
 
 
 class ImageBroken(ItemUnreadable):

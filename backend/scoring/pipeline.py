@@ -1,24 +1,34 @@
 """The scan: fetch → hash → decode → minibatch → encode → store, as stages with bounded queues.
 
 What waits between two stages is bounded, so memory does not depend on the pool. An item that fails is reported with
-its reason and the rest goes on; a stage that fails as a whole (the encoder or the store is away) is tried again with
-growing pauses, and back-pressure holds the others meanwhile.
+its reason and the rest goes on; a stage that fails as a whole (the source, the encoder or the store is away) is tried
+again with growing pauses, and back-pressure holds the others meanwhile.
 """
 
 import asyncio
-import contextlib
 import hashlib
+import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from backend.errors import NextbatchError
+from backend.scoring.encoder import Encoder
+from backend.scoring.outage import Reader, SourceAway, until_back
+
+log = structlog.get_logger()
+
+BEAT_S = 0.1  # how soon a cancelled scan notices
+REPORT_BEATS = 5  # what is done is told every half second: one transaction of the caller, not one an item
+MANY = 8  # so many images that are refused one by one, and none that is not, are the encoder's fault
+OPEN_MINIBATCHES = 4  # images of rare shapes that wait for company, in minibatches
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
@@ -42,7 +52,7 @@ class ScanConfig:
     minibatch: int = 32
     in_flight: int = 4
     linger_s: float = 0.05  # how long an incomplete minibatch waits for more
-    outage_s: float = 600.0  # how long an encoder or store that is away is waited for
+    outage_s: float = 600.0  # how long a source, encoder or store that is away is waited for
 
 
 @dataclass(frozen=True)
@@ -57,10 +67,6 @@ class ScanReport:
     is_cancelled: bool
 
 
-class Encoder(Protocol):
-    def encode(self, images: Pixels) -> NDArray[np.float32]: ...
-
-
 class Store(Protocol):
     def locate(self, hashes: Sequence[str]) -> NDArray[np.int64]: ...
     def put(self, hashes: Sequence[str], rows: NDArray[np.float32]) -> int: ...
@@ -68,16 +74,21 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class _Decoded:
+    """An image on its way to the encoder; `outcome` will be None when it is stored, else why it was not."""
+
     key: int
     content_hash: str
     pixels: Pixels
+    outcome: "Future[str | None]"
 
 
 class Scan:
-    """One scan. `run` blocks until it is through, or within a second after `cancel` is set.
+    """One scan. `run` ends when it is through, or within a second after `cancel` is set.
 
-    fetch: URI to bytes. decode: bytes to (h, w, 3) uint8. on_done: content hash by key, for rows that are committed.
-    on_failure: a reason by key. progress: (done, total), about once a second. Callbacks run in the scan's thread.
+    fetch: URI to bytes. decode: bytes to (h, w, 3) uint8, called in threads. on_done: content hash by key, for rows
+    that are committed. on_failure: a reason by key. progress: (done, total), about once a second. Callbacks run in
+    the scan's thread, one at a time. A scan that was killed, or cancelled, leaves a sound store: the next one
+    finds what was stored and encodes the rest.
     """
 
     def __init__(
@@ -92,7 +103,8 @@ class Scan:
         cancel: threading.Event | None = None,
         config: ScanConfig | None = None,
     ) -> None:
-        self._fetch = fetch
+        self._config = config or ScanConfig()
+        self._reader = Reader(fetch, self._config.fetch_timeout_s, self._config.outage_s)
         self._decode = decode
         self._encoder = encoder
         self._store = store
@@ -100,62 +112,60 @@ class Scan:
         self._on_failure = on_failure
         self._progress = progress
         self._cancel = cancel or threading.Event()
-        self._config = config or ScanConfig()
         self._encoded = self._found = self._failed = self._minibatches = 0
+        self._finished: dict[int, str] = {}
         self._failures: dict[int, str] = {}
+        self._claims: dict[str, Future[str | None]] = {}  # contents under way: doubles wait for the first
 
     async def run(self, items: Iterable[ScanItem], total: int = 0) -> ScanReport:
         """Scan all items; what it raises is an outage that outlasted `outage_s`, or an error of a callback."""
         started = time.monotonic()
-        config = self._config
         self._total = total
-        self._decoders = ThreadPoolExecutor(config.decoders, thread_name_prefix="decode")
-        self._encoders = ThreadPoolExecutor(config.in_flight, thread_name_prefix="encode")
-        waiting: asyncio.Queue[ScanItem | None] = asyncio.Queue(config.fetches)
-        decoded: asyncio.Queue[_Decoded | None] = asyncio.Queue(config.minibatch * config.in_flight)
-
-        async def run_stages() -> None:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._feed(items, waiting))
-                group.create_task(self._fetch_all(waiting, decoded))
-                group.create_task(self._encode_all(decoded))
-
-        stages = asyncio.create_task(run_stages())
+        self._decoders = ThreadPoolExecutor(self._config.decoders, thread_name_prefix="decode")
+        self._encoders = ThreadPoolExecutor(self._config.in_flight, thread_name_prefix="encode")
+        stages = asyncio.create_task(self._run_stages(items))
         watch = asyncio.create_task(self._watch())
         try:
             await asyncio.wait({stages, watch}, return_when=asyncio.FIRST_COMPLETED)
-            if not stages.done():
+            if watch.done():  # cancelled, or a callback failed
                 stages.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await _first_cause(stages)
+                await asyncio.wait({stages})
+                watch.result()
+            if not stages.cancelled():
+                _raise_cause(stages.exception())
         finally:
-            watch.cancel()
+            for task in (stages, watch):
+                task.cancel()
+            # Not waited for: a request to the encoder that is under way may take longer than a second.
             self._decoders.shutdown(wait=False, cancel_futures=True)
             self._encoders.shutdown(wait=False, cancel_futures=True)
-            self._report_failures()
+            self._report()
         self._progress(self._done, max(self._total, self._done))
-        return ScanReport(
-            self._encoded,
-            self._found,
-            self._failed,
-            self._minibatches,
-            time.monotonic() - started,
-            self._cancel.is_set(),
-        )
+        seconds = time.monotonic() - started
+        return ScanReport(self._encoded, self._found, self._failed, self._minibatches, seconds, self._cancel.is_set())
 
     @property
     def _done(self) -> int:
         return self._encoded + self._found + self._failed
 
     async def _watch(self) -> None:
-        """Report about once a second; end when the scan is cancelled."""
+        """Report what is done; end when the scan is cancelled."""
         beats = 0
         while not self._cancel.is_set():
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(BEAT_S)
             beats += 1
-            if beats % 10 == 0:
-                self._report_failures()
+            if beats % REPORT_BEATS == 0:
+                self._report()
+            if beats % (2 * REPORT_BEATS) == 0:
                 self._progress(self._done, max(self._total, self._done))
+
+    async def _run_stages(self, items: Iterable[ScanItem]) -> None:
+        waiting: asyncio.Queue[ScanItem | None] = asyncio.Queue(self._config.fetches)
+        decoded: asyncio.Queue[_Decoded | None] = asyncio.Queue(self._config.minibatch * self._config.in_flight)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._feed(items, waiting))
+            group.create_task(self._fetch_all(waiting, decoded))
+            group.create_task(self._encode_all(decoded))
 
     async def _feed(self, items: Iterable[ScanItem], waiting: asyncio.Queue[ScanItem | None]) -> None:
         for item in items:
@@ -176,109 +186,155 @@ class Scan:
         await decoded.put(None)
 
     async def _take(self, item: ScanItem, decoded: asyncio.Queue[_Decoded | None]) -> None:
-        loop = asyncio.get_running_loop()
+        """Read an item and find out what it is: stored, under way, broken, or new."""
         try:
-            data = await asyncio.wait_for(self._fetch(item.uri), self._config.fetch_timeout_s)
-            content_hash = hashlib.sha256(data).hexdigest()
-            if self._store.locate([content_hash])[0] >= 0:
+            data = await self._reader.read(item.uri)
+            content_hash = await self._in_thread(self._decoders, lambda: hashlib.sha256(data).hexdigest())
+            if (await self._until_back(self._decoders, lambda: self._store.locate([content_hash])))[0] >= 0:
                 self._found += 1
-                self._on_done({item.key: content_hash})
+                self._finished[item.key] = content_hash
                 return
-            pixels = await loop.run_in_executor(self._decoders, self._decode, data)
-        except NextbatchError as error:
-            self._fail(item.key, str(error))
+            outcome, is_first = self._claim(content_hash)
+            if is_first:
+                try:
+                    pixels = await self._in_thread(self._decoders, lambda: self._decode(data))
+                except Exception as error:
+                    self._settle(content_hash, _reason(error))
+                    raise
+        except (SourceAway, sqlite3.Error):
+            raise
         except TimeoutError:
-            self._fail(item.key, f"it was not read within {self._config.fetch_timeout_s:.0f} s")
+            self._fail(item.key, f"it was not read within {self._config.fetch_timeout_s:g} s")
+        except Exception as error:
+            self._fail(item.key, _reason(error))
         else:
-            await decoded.put(_Decoded(item.key, content_hash, pixels))
+            if is_first:
+                await decoded.put(_Decoded(item.key, content_hash, pixels, outcome))
+            else:
+                await self._follow(item.key, content_hash, outcome)
+
+    async def _follow(self, key: int, content_hash: str, outcome: "Future[str | None]") -> None:
+        """The same bytes are under way for another item: share what becomes of them."""
+        reason = await asyncio.wrap_future(outcome)
+        if reason is None:
+            self._found += 1
+            self._finished[key] = content_hash
+        else:
+            self._fail(key, reason)
+
+    def _claim(self, content_hash: str) -> "tuple[Future[str | None], bool]":
+        is_first = content_hash not in self._claims
+        return self._claims.setdefault(content_hash, Future()), is_first
+
+    def _settle(self, content_hash: str, reason: str | None) -> None:
+        self._claims.pop(content_hash).set_result(reason)
 
     async def _encode_all(self, decoded: asyncio.Queue[_Decoded | None]) -> None:
         """Gather images of one shape into minibatches and keep `in_flight` of them with the encoder."""
         open_: dict[tuple[int, ...], list[_Decoded]] = {}
-        flying: set[asyncio.Task[None]] = set()
+        places = asyncio.Semaphore(self._config.in_flight)
 
         async def fly(batch: list[_Decoded]) -> None:
-            if len(flying) >= self._config.in_flight:
-                done, _ = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
-                flying.difference_update(done)
-            flying.add(asyncio.ensure_future(self._encode(batch)))
+            try:
+                await self._encode(batch)
+            finally:
+                places.release()
 
-        try:
+        async with asyncio.TaskGroup() as flying:
+
+            async def launch(shape: tuple[int, ...]) -> None:
+                await places.acquire()
+                flying.create_task(fly(open_.pop(shape)))
+
             while True:
                 try:
-                    image = await asyncio.wait_for(decoded.get(), self._config.linger_s if open_ else None)
+                    async with asyncio.timeout(self._config.linger_s if open_ else None):
+                        image = await decoded.get()
                 except TimeoutError:
                     for shape in list(open_):
-                        await fly(open_.pop(shape))
+                        await launch(shape)
                     continue
                 if image is None:
                     break
                 batch = open_.setdefault(image.pixels.shape, [])
                 batch.append(image)
                 if len(batch) == self._config.minibatch:
-                    await fly(open_.pop(image.pixels.shape))
-            for batch in open_.values():
-                await fly(batch)
-            if flying:
-                await asyncio.gather(*flying)
-        finally:
-            for task in flying:
-                task.cancel()
+                    await launch(image.pixels.shape)
+                elif sum(map(len, open_.values())) >= OPEN_MINIBATCHES * self._config.minibatch:
+                    await launch(max(open_, key=lambda shape: len(open_[shape])))
+            for shape in list(open_):
+                await launch(shape)
 
     async def _encode(self, batch: list[_Decoded]) -> None:
-        images = np.stack([image.pixels for image in batch])
-        hashes = [image.content_hash for image in batch]
         try:
-            rows = await self._persist(lambda: self._encoder.encode(images))
+            await self._embed(batch)
         except NextbatchError as error:
             if error.is_passing:
                 raise
-            await self._encode_alone(batch, str(error))
-            return
-        await self._persist(lambda: self._store.put(hashes, rows))
+            refused = [(batch[0], error)] if len(batch) == 1 else await self._encode_alone(batch)
+            if len(refused) == len(batch) >= MANY:
+                raise
+            for image, reason in refused:
+                self._settle(image.content_hash, str(reason))
+                self._fail(image.key, str(reason))
+
+    async def _encode_alone(self, batch: list[_Decoded]) -> list[tuple[_Decoded, NextbatchError]]:
+        """They were refused together: one of them may be at fault, and only it shall fail. Returns those refused."""
+        refused = []
+        for image in batch:
+            try:
+                await self._embed([image])
+            except NextbatchError as error:
+                if error.is_passing:
+                    raise
+                refused.append((image, error))
+        return refused
+
+    async def _embed(self, batch: list[_Decoded]) -> None:
+        """Encode a minibatch and store its rows."""
+        images = np.stack([image.pixels for image in batch])
+        hashes = [image.content_hash for image in batch]
+        rows = await self._until_back(self._encoders, lambda: self._encoder.encode(images))
+        await self._until_back(self._encoders, lambda: self._store.put(hashes, rows))
         self._encoded += len(batch)
         self._minibatches += 1
-        self._on_done({image.key: image.content_hash for image in batch})
-
-    async def _encode_alone(self, batch: list[_Decoded], reason: str) -> None:
-        """The encoder refused these images together: one of them may be at fault, and only it shall fail."""
-        if len(batch) == 1:
-            self._fail(batch[0].key, reason)
-            return
         for image in batch:
-            await self._encode([image])
+            self._finished[image.key] = image.content_hash
+            self._settle(image.content_hash, None)
 
-    async def _persist(self, act: Callable[[], T]) -> T:
-        """Do it in a thread; while the service behind it is away, wait and try again."""
-        deadline = time.monotonic() + self._config.outage_s
-        pause = 0.2
-        while True:
-            try:
-                return await asyncio.get_running_loop().run_in_executor(self._encoders, act)
-            except NextbatchError as error:
-                if not error.is_passing or time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 10.0)
+    async def _in_thread(self, pool: ThreadPoolExecutor, act: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, act)
+
+    async def _until_back(self, pool: ThreadPoolExecutor, act: Callable[[], T]) -> T:
+        return await until_back(lambda: self._in_thread(pool, act), self._config.outage_s)
 
     def _fail(self, key: int, reason: str) -> None:
         self._failed += 1
         self._failures[key] = reason
 
-    def _report_failures(self) -> None:
+    def _report(self) -> None:
+        """Tell the caller what was done since the last time."""
+        finished, self._finished = self._finished, {}
         failures, self._failures = self._failures, {}
+        if finished:
+            self._on_done(finished)
         if failures:
             self._on_failure(failures)
 
 
-async def _first_cause(stages: "asyncio.Task[None]") -> None:
-    """Wait for the stages; raise the one error behind nested groups of errors."""
-    try:
-        await stages
-    except BaseExceptionGroup as group:
-        cause: BaseException = group
-        while isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        raise cause from None
+def _reason(error: Exception) -> str:
+    """Why an item failed. Our own errors say it in a sentence; of others the type is told too."""
+    if isinstance(error, NextbatchError):
+        return str(error)
+    log.warning("scan.unexpected", exc_info=error)
+    return f"{type(error).__name__}: {error}"[:300]
+
+
+def _raise_cause(error: BaseException | None) -> None:
+    """Raise the one error behind nested groups of errors."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, SourceAway):
+        raise error.cause from None
+    if error is not None:
+        raise error
