@@ -48,7 +48,7 @@ class Studio:
         self.url = url.rstrip("/")
         self.timeout_s = timeout_s
         self._api_key = api_key.strip()
-        if not self._api_key.isascii():
+        if not self._api_key or not self._api_key.isascii():
             raise BadToken(url=self.url)
         self._is_personal = _is_refresh_token(self._api_key)
         self._access: str | None = None

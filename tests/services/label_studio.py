@@ -67,9 +67,11 @@ def python_env() -> Path:
 
 @pytest.fixture(scope="session")
 def server(python_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudioServer]:
-    """A running Label Studio with one administrator and nothing in it."""
+    """A running Label Studio with one administrator and nothing in it. It may show files of `server.local_files`."""
+    folder = tmp_path_factory.mktemp("label-studio")
+    (folder / "files").mkdir()
     running = LabelStudioServer(
-        python_env, tmp_path_factory.mktemp("label-studio") / "data", free_port(), Account.random()
+        python_env, folder / "data", free_port(), Account.random(), local_files=folder / "files"
     )
     running.start()
     try:
