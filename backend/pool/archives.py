@@ -1,10 +1,12 @@
 """Archives unpacked with care: plain files and folders only, inside their folder, within limits, checked as written."""
 
+import errno
 import gzip
 import lzma
 import os
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -20,6 +22,11 @@ SUFFIXES = (".tar.xz", ".tar.gz", ".tgz", ".zip")
 _CHUNK = 2**20
 _XZ_MEMORY = 256 * 2**20  # bytes; `xz -9` needs 65 MB, a hostile header asks for 4 GB
 _HEADER_BYTES = 2**20  # a tar's long names and pax records are read into memory whole
+
+_DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, gzip.BadGzipFile, zlib.error, EOFError),
+    *(struct.error, ValueError, OverflowError, IndexError),  # zipfile lets these out
+)
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,12 @@ def unpack(archive: Path, target: Path, limits: Limits | None = None) -> None:
             _unpack_zip(archive, writer)
         else:
             _unpack_tar(archive, writer)
-    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except _DAMAGE as error:
         raise DatasetUnreadable(path=archive, problem=f"damaged ({str(error)[:100]})") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # zipfile seeks to where a damaged directory points; a full disk is no damage
+            raise
+        raise DatasetUnreadable(path=archive, problem="damaged (it points outside of itself)") from error
     except (NotImplementedError, RuntimeError) as error:  # zipfile's: other compressions; encrypted
         raise DatasetUnreadable(path=archive, problem=str(error)[:100]) from error
 
@@ -118,7 +129,7 @@ class _Writer:
         parts = PurePosixPath(name).parts
         if not name.strip("/") or "\0" in name or "\\" in name or re.match(r"/|[A-Za-z]:", name) or ".." in parts:
             raise self.unsafe(name, "leads out of the folder")
-        if len(parts) > 32 or any(len(os.fsencode(part)) > 255 for part in parts):
+        if len(parts) > 32 or len(name) > 1024 or any(len(os.fsencode(part)) > 255 for part in parts):
             raise self.unsafe(name, "is nested too deep or too long")
         return self._target.joinpath(*parts)
 
