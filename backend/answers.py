@@ -37,9 +37,9 @@ _KEY = re.compile("[0-9a-f]{40}")
 
 
 class EncodeNow(Protocol):
-    """Turns URIs into embeddings (d,) at once; those that fail are left out."""
+    """Turns a project's URIs into embeddings (d,) of that encoder at once; those that fail are left out."""
 
-    def __call__(self, uris: list[str], /) -> dict[str, NDArray[Any]]: ...
+    def __call__(self, project_id: int, encoder_digest: str, uris: list[str], /) -> dict[str, NDArray[Any]]: ...
 
 
 K = TypeVar("K", bound=Hashable)
@@ -161,7 +161,7 @@ def predict_tasks(
                     unencoded.append(task)
     _catalogue(project_id, unknown, deadline)
     if model is not None and encode_now is not None and unencoded:
-        found = _encode(model, unencoded[:MOST_AT_ONCE], deadline, encode_now)
+        found = _encode(project_id, model, unencoded[:MOST_AT_ONCE], deadline, encode_now)
         answers |= found
         metrics.predictions.labels("encoded").inc(len(found))
     return answers
@@ -221,13 +221,15 @@ def _finite(places: Sequence[int], probabilities: NDArray[np.float32]) -> dict[i
 
 
 def _encode(
-    model: Model, tasks: Sequence[Open], deadline: float, encode_now: EncodeNow
+    project_id: int, model: Model, tasks: Sequence[Open], deadline: float, encode_now: EncodeNow
 ) -> dict[int, NDArray[np.float32]]:
     """Predictions through the encoder, as far as it answers in time. It may go on afterwards; two calls at most do."""
     within_s = min(ENCODE_WITHIN_S, deadline - _RESERVE_S - time.monotonic())
     if within_s <= 0:
         return {}
-    job = _encoding.submit(encode_now, list(dict.fromkeys(task.uri for task in tasks)))
+    job = _encoding.submit(
+        encode_now, project_id, model.encoder_digest, list(dict.fromkeys(task.uri for task in tasks))
+    )
     try:
         vectors: Mapping[str, NDArray[Any]] = job.result(timeout=within_s)
     except concurrent.futures.TimeoutError:

@@ -40,6 +40,7 @@ def demo(
     publish: Annotated[str, typer.Option(help="reorder or create.")] = "reorder",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds to label.")] = 4,
     pool: Annotated[int, typer.Option(min=100, help="Images in the pool.")] = 3_000,
+    batch: Annotated[int, typer.Option(min=2, help="Labels a round.")] = 50,
     out: Annotated[Path, typer.Option(help="Where report.json and curves.png go.")] = Path("demo-out"),
     seed: Annotated[int, typer.Option(help="Same seed, same demo.")] = 0,
     stay: Annotated[bool, typer.Option(help="Stay up afterwards, for a person to label on.")] = True,
@@ -47,7 +48,9 @@ def demo(
     """Start everything on this machine, and watch a real project being labelled in the model's order."""
     from backend.demo.scenario import Scenario, run
 
-    scenario = Scenario(data=data, publish=publish, rounds=rounds, pool=pool, out=out, seed=seed, stay=stay)
+    scenario = Scenario(
+        data=data, publish=publish, rounds=rounds, pool=pool, batch=batch, out=out, seed=seed, stay=stay
+    )
     raise typer.Exit(run(scenario, print))
 
 

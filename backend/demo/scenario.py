@@ -40,7 +40,6 @@ from backend.studio.server import Account, LabelStudioServer
 Say = Callable[[str], None]
 
 QUIET_S = 2.0
-BATCH = 50
 HOLDOUT = 500
 
 
@@ -52,6 +51,7 @@ class Scenario:
     publish: str
     rounds: int
     pool: int
+    batch: int
     out: Path
     seed: int
     stay: bool
@@ -206,8 +206,8 @@ class _Demo:
                 holdout_path=str(self.images / "holdout"),
                 holdout_items=HOLDOUT,
             ),
-            batch=BatchSection(size=BATCH, holdout_share=0, first_holdout=0),
-            trigger=TriggerSection(new_labels=BATCH, quiet_s=QUIET_S, rest_share=0),
+            batch=BatchSection(size=scenario.batch, holdout_share=0, first_holdout=0),
+            trigger=TriggerSection(new_labels=scenario.batch, quiet_s=QUIET_S, rest_share=0),
             publish="create" if scenario.publish == "create" else "reorder",
             seed=scenario.seed,
         )

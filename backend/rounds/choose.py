@@ -185,7 +185,7 @@ def save_batch(
         number=number,
         version=f"{version.name if version else 'v0'}+b{number}",
         model_version_id=version.id if version else None,
-        strategy=str(diagnostics.get("strategy", project.settings.strategy.name)),
+        strategy=str(diagnostics.get("chosen") or diagnostics.get("strategy") or project.settings.strategy.name),
         policy=str(diagnostics.get("policy", "")),
     )
     session.add(batch)

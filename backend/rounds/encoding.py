@@ -1,6 +1,7 @@
 """Encode what is new, and read embeddings back: the joint of pool, encoder and vector store."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ import structlog
 from numpy.typing import NDArray
 
 from backend.database import Item, Project, reading, transaction
-from backend.learning.encoders import EncoderSpec, export
+from backend.errors import NextbatchError
+from backend.learning.encoders import EncoderSpec, export, load
 from backend.pool import catalog
 from backend.pool.decode import decode
 from backend.pool.sources import SourceConfig, Sources
@@ -56,6 +58,39 @@ def _open(section: EncoderSection) -> Embeddings:
 def open_embeddings(config: ProjectConfig) -> Embeddings:
     """The embeddings of the project's encoder; the encoder is exported the first time."""
     return _open(config.encoder)
+
+
+def encode_now(project_id: int, encoder_digest: str, uris: list[str]) -> dict[str, NDArray[Any]]:
+    """Embeddings (d,) float32 by URI of a few items that a person has open, through Triton; what fails is left out.
+
+    For the web process: no torch, and nothing where there is no Triton, because a network would be loaded here.
+    """
+    url = settings().triton_url
+    if url is None:
+        return {}
+    with reading() as session:
+        config = session.get_one(Project, project_id).settings
+    spec = load(settings().home / "encoders", encoder_digest)
+
+    async def pixels() -> dict[str, NDArray[np.uint8]]:
+        async with Sources(source_config(config)) as sources:
+            blobs = await asyncio.gather(*(sources.fetch(uri) for uri in uris), return_exceptions=True)
+        found: dict[str, NDArray[np.uint8]] = {}
+        for uri, blob in zip(uris, blobs, strict=True):
+            with contextlib.suppress(NextbatchError):
+                if not isinstance(blob, BaseException):
+                    found[uri] = decode(blob.data, spec.side)
+        return found
+
+    encoder = _client(url, spec)
+    return {uri: encoder.encode(image[None])[0] for uri, image in asyncio.run(pixels()).items()}
+
+
+@lru_cache(maxsize=4)
+def _client(url: str, spec: EncoderSpec) -> Encoder:
+    from backend.scoring.triton import TritonEncoder
+
+    return TritonEncoder(url, spec, timeout_s=5.0)
 
 
 def model_repository() -> Path:

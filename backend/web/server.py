@@ -6,6 +6,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 
 from backend.hooks import Hooks
+from backend.rounds.encoding import encode_now
 from backend.web.app import create_app
 
 THREADS = 16  # waiting for the encoder or the database takes a thread; answering takes a few ms
@@ -38,7 +39,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def load(self) -> Flask:
         """In the worker, after the fork: connections and threads must not cross it."""
-        return create_app(self._hooks)
+        return create_app(self._hooks, encode_now)
 
 
 def run(host: str, port: int, hooks: type[Hooks] = Hooks) -> None:

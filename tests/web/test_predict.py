@@ -227,7 +227,7 @@ def test_at_most_four_unknown_tasks_are_encoded_at_once(database: object, projec
 
     class Quick(Hooks):
         @staticmethod
-        def encode_now(uris: list[str]) -> dict[str, Any]:
+        def encode_now(_project_id: int, _digest: str, uris: list[str]) -> dict[str, Any]:
             asked.append(uris)
             return {uri: vector_of(uri) for uri in uris}
 
@@ -252,7 +252,7 @@ def test_an_encoder_that_hangs_does_not_hold_the_answer(
 
     class Hanging(Hooks):
         @staticmethod
-        def encode_now(_uris: list[str]) -> dict[str, Any]:
+        def encode_now(_project_id: int, _digest: str, _uris: list[str]) -> dict[str, Any]:
             released.wait(20)
             return {}
 
@@ -266,7 +266,7 @@ def test_an_encoder_that_hangs_does_not_hold_the_answer(
     assert_predicted(entries[2], champion, 0)
 
 
-def _raise(_uris: list[str]) -> dict[str, Any]:
+def _raise(_project_id: int, _digest: str, _uris: list[str]) -> dict[str, Any]:
     raise ConnectionError("the encoder is away")
 
 
@@ -274,10 +274,10 @@ def _raise(_uris: list[str]) -> dict[str, Any]:
     "encode_now",
     [
         _raise,
-        lambda uris: {},
-        lambda uris: {uri: np.zeros(DIMS + 1, np.float32) for uri in uris},
-        lambda uris: {uri: np.full(DIMS, np.nan, np.float32) for uri in uris},
-        lambda uris: dict.fromkeys(uris, "vector"),
+        lambda project_id, digest, uris: {},
+        lambda project_id, digest, uris: {uri: np.zeros(DIMS + 1, np.float32) for uri in uris},
+        lambda project_id, digest, uris: {uri: np.full(DIMS, np.nan, np.float32) for uri in uris},
+        lambda project_id, digest, uris: dict.fromkeys(uris, "vector"),
     ],
     ids=["raises", "nothing", "wrong size", "not finite", "no vector"],
 )
