@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backend.vision import torchvision
+
 if TYPE_CHECKING:
     import torch
 
@@ -72,7 +74,7 @@ def _efficientnet_lite0_file() -> Path:
 def _read_resnet18(weights: Path | None) -> "torch.nn.Module":
     import torch
 
-    models = torchvision_models()
+    models = torchvision("models")
     if weights is None:
         network = models.resnet18(weights=models.ResNet18_Weights[_RESNET18])
     else:
@@ -83,34 +85,11 @@ def _read_resnet18(weights: Path | None) -> "torch.nn.Module":
     return built
 
 
-def torchvision_models() -> Any:
-    """torchvision.models, also where torchvision's compiled part does not load beside a CPU build of torch.
-
-    Its import only needs the schemas of two operators, which nothing here calls.
-    """
-    import torch
-
-    try:
-        from torchvision import models
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        global _SCHEMAS
-        library: Any = torch.library.Library
-        _SCHEMAS = library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            _SCHEMAS.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        from torchvision import models
-    return models
-
-
 def sha256_of(path: Path) -> str:
     """Of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
-
-_SCHEMAS: Any = None  # a Library takes its schemas with it when it is collected
 
 _RESNET18 = "IMAGENET1K_V1"  # the hub's file names its own hash
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from backend.errors import DatasetUnreadable
 from backend.pool.archives import is_archive, unpack
+from backend.vision import torchvision
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 _TEST_NAMES = ("test", "val", "valid", "validation")
@@ -102,11 +103,10 @@ def cifar10(cache: Path) -> Dataset:
     """CIFAR-10 (Krizhevsky, 2009), downloaded and checked by torchvision, as 50,000 + 10,000 PNG files."""
 
     def make(folder: Path) -> None:
-        from torchvision.datasets import CIFAR10
-
+        downloader = torchvision("datasets").CIFAR10
         with tempfile.TemporaryDirectory(dir=folder.parent) as download, _socket_timeout(_DOWNLOAD_TIMEOUT_S):
             for part in ("train", "test"):
-                data = CIFAR10(download, train=part == "train", download=True)
+                data = downloader(download, train=part == "train", download=True)
                 _write_pngs(folder / part, data.data, [data.classes[target] for target in data.targets])
 
     return read_folder(_made_once(cache / "cifar10", make), origin="CIFAR-10, downloaded by torchvision")

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from backend.errors import BadEncoderWeights, EncoderUnreadable
-from backend.learning import architectures, encoders
+from backend.learning import encoders
 from backend.learning.encoders import EncoderSpec, export, load
 from backend.scoring.local import LocalEncoder
+from backend.vision import torchvision
 
 LITE0 = "efficientnet-lite0"
 
@@ -34,7 +35,7 @@ def spec(folder: Path) -> EncoderSpec:
 @pytest.fixture(scope="module")
 def resnet_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    state: dict[str, torch.Tensor] = architectures.torchvision_models().resnet18(weights=None).state_dict()
+    state: dict[str, torch.Tensor] = torchvision("models").resnet18(weights=None).state_dict()
     return state
 
 
@@ -94,7 +95,7 @@ def test_resnet18_from_a_state_dict_equals_torch(
     folder: Path, tmp_path: Path, resnet_weights: dict[str, torch.Tensor]
 ) -> None:
     torch.save(resnet_weights, tmp_path / "resnet18.pth")
-    network = architectures.torchvision_models().resnet18(weights=None)
+    network = torchvision("models").resnet18(weights=None)
     network.load_state_dict(resnet_weights)
     network.fc = torch.nn.Identity()
     network.eval()
