@@ -7,13 +7,11 @@ again with growing pauses, and back-pressure holds the others meanwhile.
 
 import asyncio
 import hashlib
-import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 import numpy as np
 import structlog
@@ -21,17 +19,16 @@ from numpy.typing import NDArray
 
 from backend.errors import NextbatchError
 from backend.scoring.encoder import Encoder
+from backend.scoring.minibatches import Decoded, Minibatcher, Store
 from backend.scoring.outage import Reader, SourceAway, until_back
 
 log = structlog.get_logger()
 
 BEAT_S = 0.1  # how soon a cancelled scan notices
 REPORT_BEATS = 5  # what is done is told every half second: one transaction of the caller, not one an item
-MANY = 8  # so many images that are refused one by one, and none that is not, are the encoder's fault
-OPEN_MINIBATCHES = 4  # images of rare shapes that wait for company, in minibatches
 
 Pixels = NDArray[np.uint8]
-T = TypeVar("T")
+Outcome = asyncio.Future[str | None]  # None when the content is stored, else why it is not
 
 
 @dataclass(frozen=True)
@@ -67,19 +64,14 @@ class ScanReport:
     is_cancelled: bool
 
 
-class Store(Protocol):
-    def locate(self, hashes: Sequence[str]) -> NDArray[np.int64]: ...
-    def put(self, hashes: Sequence[str], rows: NDArray[np.float32]) -> int: ...
-
-
 @dataclass(frozen=True)
-class _Decoded:
-    """An image on its way to the encoder; `outcome` will be None when it is stored, else why it was not."""
+class _Opened:
+    """What an item's bytes are: broken for a reason, stored, new with pixels, or (none of these) under way."""
 
-    key: int
     content_hash: str
-    pixels: Pixels
-    outcome: "Future[str | None]"
+    is_stored: bool = False
+    pixels: Pixels | None = None
+    reason: str | None = None
 
 
 class Scan:
@@ -115,7 +107,7 @@ class Scan:
         self._encoded = self._found = self._failed = self._minibatches = 0
         self._finished: dict[int, str] = {}
         self._failures: dict[int, str] = {}
-        self._claims: dict[str, Future[str | None]] = {}  # contents under way: doubles wait for the first
+        self._claims: dict[str, Outcome] = {}  # contents under way: doubles wait for the first
 
     async def run(self, items: Iterable[ScanItem], total: int = 0) -> ScanReport:
         """Scan all items; what it raises is an outage that outlasted `outage_s`, or an error of a callback."""
@@ -123,6 +115,9 @@ class Scan:
         self._total = total
         self._decoders = ThreadPoolExecutor(self._config.decoders, thread_name_prefix="decode")
         self._encoders = ThreadPoolExecutor(self._config.in_flight, thread_name_prefix="encode")
+        self._minibatcher = Minibatcher(
+            self._encoder, self._store, self._encoders, self._config, self._stored, self._refused
+        )
         stages = asyncio.create_task(self._run_stages(items))
         watch = asyncio.create_task(self._watch())
         try:
@@ -161,11 +156,11 @@ class Scan:
 
     async def _run_stages(self, items: Iterable[ScanItem]) -> None:
         waiting: asyncio.Queue[ScanItem | None] = asyncio.Queue(self._config.fetches)
-        decoded: asyncio.Queue[_Decoded | None] = asyncio.Queue(self._config.minibatch * self._config.in_flight)
+        decoded: asyncio.Queue[Decoded | None] = asyncio.Queue(self._config.minibatch * self._config.in_flight)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._feed(items, waiting))
             group.create_task(self._fetch_all(waiting, decoded))
-            group.create_task(self._encode_all(decoded))
+            group.create_task(self._minibatcher.run(decoded))
 
     async def _feed(self, items: Iterable[ScanItem], waiting: asyncio.Queue[ScanItem | None]) -> None:
         for item in items:
@@ -173,9 +168,7 @@ class Scan:
         for _ in range(self._config.fetches):
             await waiting.put(None)
 
-    async def _fetch_all(
-        self, waiting: asyncio.Queue[ScanItem | None], decoded: asyncio.Queue[_Decoded | None]
-    ) -> None:
+    async def _fetch_all(self, waiting: asyncio.Queue[ScanItem | None], decoded: asyncio.Queue[Decoded | None]) -> None:
         async def fetcher() -> None:
             while (item := await waiting.get()) is not None:
                 await self._take(item, decoded)
@@ -185,128 +178,76 @@ class Scan:
                 group.create_task(fetcher())
         await decoded.put(None)
 
-    async def _take(self, item: ScanItem, decoded: asyncio.Queue[_Decoded | None]) -> None:
+    async def _take(self, item: ScanItem, decoded: asyncio.Queue[Decoded | None]) -> None:
         """Read an item and find out what it is: stored, under way, broken, or new."""
         try:
             data = await self._reader.read(item.uri)
-            content_hash = await self._in_thread(self._decoders, lambda: hashlib.sha256(data).hexdigest())
-            if (await self._until_back(self._decoders, lambda: self._store.locate([content_hash])))[0] >= 0:
-                self._found += 1
-                self._finished[item.key] = content_hash
-                return
-            outcome, is_first = self._claim(content_hash)
-            if is_first:
-                try:
-                    pixels = await self._in_thread(self._decoders, lambda: self._decode(data))
-                except Exception as error:
-                    self._settle(content_hash, _reason(error))
-                    raise
-        except (SourceAway, sqlite3.Error):
+        except SourceAway:
             raise
         except TimeoutError:
             self._fail(item.key, f"it was not read within {self._config.fetch_timeout_s:g} s")
+            return
         except Exception as error:
             self._fail(item.key, _reason(error))
-        else:
-            if is_first:
-                await decoded.put(_Decoded(item.key, content_hash, pixels, outcome))
-            else:
-                await self._follow(item.key, content_hash, outcome)
+            return
+        while not await self._sort(item.key, await self._until_opened(data), decoded):
+            pass
 
-    async def _follow(self, key: int, content_hash: str, outcome: "Future[str | None]") -> None:
+    async def _sort(self, key: int, opened: _Opened, decoded: asyncio.Queue[Decoded | None]) -> bool:
+        """Send the item where it belongs; False where equal content was under way and ended meanwhile: look again."""
+        content_hash = opened.content_hash
+        if opened.reason is not None:
+            self._fail(key, opened.reason)
+        elif opened.is_stored:
+            self._found += 1
+            self._finished[key] = content_hash
+        elif (outcome := self._claims.get(content_hash)) is not None:
+            await self._follow(key, content_hash, outcome)
+        elif opened.pixels is not None:
+            self._claims[content_hash] = asyncio.get_running_loop().create_future()
+            await decoded.put(Decoded(key, content_hash, opened.pixels))
+        else:
+            return False
+        return True
+
+    async def _until_opened(self, data: bytes) -> _Opened:
+        """Hash, look up and decode in one visit to a thread: each visit costs more than a small image's decoding."""
+        loop = asyncio.get_running_loop()
+        return await until_back(lambda: loop.run_in_executor(self._decoders, self._open, data), self._config.outage_s)
+
+    def _open(self, data: bytes) -> _Opened:
+        content_hash = hashlib.sha256(data).hexdigest()
+        if content_hash in self._claims:
+            return _Opened(content_hash)
+        if self._store.locate([content_hash])[0] >= 0:
+            return _Opened(content_hash, is_stored=True)
+        try:
+            return _Opened(content_hash, pixels=self._decode(data))
+        except Exception as error:
+            return _Opened(content_hash, reason=_reason(error))
+
+    async def _follow(self, key: int, content_hash: str, outcome: Outcome) -> None:
         """The same bytes are under way for another item: share what becomes of them."""
-        reason = await asyncio.wrap_future(outcome)
+        reason = await asyncio.shield(outcome)
         if reason is None:
             self._found += 1
             self._finished[key] = content_hash
         else:
             self._fail(key, reason)
 
-    def _claim(self, content_hash: str) -> "tuple[Future[str | None], bool]":
-        is_first = content_hash not in self._claims
-        return self._claims.setdefault(content_hash, Future()), is_first
-
     def _settle(self, content_hash: str, reason: str | None) -> None:
         self._claims.pop(content_hash).set_result(reason)
 
-    async def _encode_all(self, decoded: asyncio.Queue[_Decoded | None]) -> None:
-        """Gather images of one shape into minibatches and keep `in_flight` of them with the encoder."""
-        open_: dict[tuple[int, ...], list[_Decoded]] = {}
-        places = asyncio.Semaphore(self._config.in_flight)
-
-        async def fly(batch: list[_Decoded]) -> None:
-            try:
-                await self._encode(batch)
-            finally:
-                places.release()
-
-        async with asyncio.TaskGroup() as flying:
-
-            async def launch(shape: tuple[int, ...]) -> None:
-                await places.acquire()
-                flying.create_task(fly(open_.pop(shape)))
-
-            while True:
-                try:
-                    async with asyncio.timeout(self._config.linger_s if open_ else None):
-                        image = await decoded.get()
-                except TimeoutError:
-                    for shape in list(open_):
-                        await launch(shape)
-                    continue
-                if image is None:
-                    break
-                batch = open_.setdefault(image.pixels.shape, [])
-                batch.append(image)
-                if len(batch) == self._config.minibatch:
-                    await launch(image.pixels.shape)
-                elif sum(map(len, open_.values())) >= OPEN_MINIBATCHES * self._config.minibatch:
-                    await launch(max(open_, key=lambda shape: len(open_[shape])))
-            for shape in list(open_):
-                await launch(shape)
-
-    async def _encode(self, batch: list[_Decoded]) -> None:
-        try:
-            await self._embed(batch)
-        except NextbatchError as error:
-            if error.is_passing:
-                raise
-            refused = [(batch[0], error)] if len(batch) == 1 else await self._encode_alone(batch)
-            if len(refused) == len(batch) >= MANY:
-                raise
-            for image, reason in refused:
-                self._settle(image.content_hash, str(reason))
-                self._fail(image.key, str(reason))
-
-    async def _encode_alone(self, batch: list[_Decoded]) -> list[tuple[_Decoded, NextbatchError]]:
-        """They were refused together: one of them may be at fault, and only it shall fail. Returns those refused."""
-        refused = []
-        for image in batch:
-            try:
-                await self._embed([image])
-            except NextbatchError as error:
-                if error.is_passing:
-                    raise
-                refused.append((image, error))
-        return refused
-
-    async def _embed(self, batch: list[_Decoded]) -> None:
-        """Encode a minibatch and store its rows."""
-        images = np.stack([image.pixels for image in batch])
-        hashes = [image.content_hash for image in batch]
-        rows = await self._until_back(self._encoders, lambda: self._encoder.encode(images))
-        await self._until_back(self._encoders, lambda: self._store.put(hashes, rows))
-        self._encoded += len(batch)
+    def _stored(self, minibatch: Sequence[Decoded]) -> None:
+        self._encoded += len(minibatch)
         self._minibatches += 1
-        for image in batch:
+        for image in minibatch:
             self._finished[image.key] = image.content_hash
             self._settle(image.content_hash, None)
 
-    async def _in_thread(self, pool: ThreadPoolExecutor, act: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(pool, act)
-
-    async def _until_back(self, pool: ThreadPoolExecutor, act: Callable[[], T]) -> T:
-        return await until_back(lambda: self._in_thread(pool, act), self._config.outage_s)
+    def _refused(self, image: Decoded, error: NextbatchError) -> None:
+        self._settle(image.content_hash, str(error))
+        self._fail(image.key, str(error))
 
     def _fail(self, key: int, reason: str) -> None:
         self._failed += 1

@@ -1,0 +1,138 @@
+"""Images of one shape gathered into minibatches, encoded, and their rows stored, a bounded number at a time."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.errors import NextbatchError
+from backend.scoring.encoder import Encoder, Images
+from backend.scoring.outage import MANY, until_back
+
+OPEN_MINIBATCHES = 4  # images of rare shapes that wait for company, in minibatches
+
+T = TypeVar("T")
+
+
+class Store(Protocol):
+    def locate(self, hashes: Sequence[str]) -> NDArray[np.int64]: ...
+    def put(self, hashes: Sequence[str], rows: NDArray[np.float32]) -> int: ...
+
+
+class Limits(Protocol):
+    """The part of a ScanConfig that concerns minibatches."""
+
+    @property
+    def minibatch(self) -> int: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def linger_s(self) -> float: ...
+    @property
+    def outage_s(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image on its way to the encoder: uint8 (h, w, 3)."""
+
+    key: int
+    content_hash: str
+    pixels: Images
+
+
+class Minibatcher:
+    """The last stage of a scan. `stored` is told of a minibatch whose rows are committed, `refused` of an image
+    that the encoder or the store refused by itself; both are called in the loop's thread."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        store: Store,
+        threads: Executor,
+        limits: Limits,
+        stored: Callable[[Sequence[Decoded]], None],
+        refused: Callable[[Decoded, NextbatchError], None],
+    ) -> None:
+        self._encoder = encoder
+        self._store = store
+        self._threads = threads
+        self._limits = limits
+        self._stored = stored
+        self._refused = refused
+
+    async def run(self, decoded: asyncio.Queue[Decoded | None]) -> None:
+        """Encode what comes until None does, and return when all of it is stored. Raises what waiting did not mend."""
+        open_: dict[tuple[int, ...], list[Decoded]] = {}
+        places = asyncio.Semaphore(self._limits.in_flight)
+
+        async def fly(batch: list[Decoded]) -> None:
+            try:
+                await self._encode(batch)
+            finally:
+                places.release()
+
+        async with asyncio.TaskGroup() as flying:
+
+            async def launch(shape: tuple[int, ...]) -> None:
+                await places.acquire()
+                flying.create_task(fly(open_.pop(shape)))
+
+            while True:
+                try:
+                    async with asyncio.timeout(self._limits.linger_s if open_ else None):
+                        image = await decoded.get()
+                except TimeoutError:
+                    for shape in list(open_):
+                        await launch(shape)
+                    continue
+                if image is None:
+                    break
+                batch = open_.setdefault(image.pixels.shape, [])
+                batch.append(image)
+                if len(batch) == self._limits.minibatch:
+                    await launch(image.pixels.shape)
+                elif sum(map(len, open_.values())) >= OPEN_MINIBATCHES * self._limits.minibatch:
+                    await launch(max(open_, key=lambda shape: len(open_[shape])))
+            for shape in list(open_):
+                await launch(shape)
+
+    async def _encode(self, batch: list[Decoded]) -> None:
+        try:
+            await self._embed(batch)
+        except NextbatchError as error:
+            if error.is_passing:
+                raise
+            refused = [(batch[0], error)] if len(batch) == 1 else await self._encode_alone(batch)
+            if len(refused) == len(batch) >= MANY:
+                raise
+            for image, reason in refused:
+                self._refused(image, reason)
+
+    async def _encode_alone(self, batch: list[Decoded]) -> list[tuple[Decoded, NextbatchError]]:
+        """They were refused together: one of them may be at fault, and only it shall fail. Returns those refused."""
+        refused = []
+        for image in batch:
+            try:
+                await self._embed([image])
+            except NextbatchError as error:
+                if error.is_passing:
+                    raise
+                refused.append((image, error))
+        return refused
+
+    async def _embed(self, batch: list[Decoded]) -> None:
+        """Encode a minibatch and store its rows."""
+        images = np.stack([image.pixels for image in batch])
+        hashes = [image.content_hash for image in batch]
+        rows = await self._until_back(lambda: self._encoder.encode(images))
+        await self._until_back(lambda: self._store.put(hashes, rows))
+        self._stored(batch)
+
+    async def _until_back(self, act: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        return await until_back(lambda: loop.run_in_executor(self._threads, act), self._limits.outage_s)
