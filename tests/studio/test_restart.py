@@ -22,16 +22,16 @@ class Died(Exception):
 
 
 class Mortal(Studio):
-    """A connection whose process dies right after its `dies_after`th call."""
+    """A connection whose process dies right after its `dies_after`th writing call: what it reads changes nothing."""
 
     def __init__(self, url: str, api_key: str, dies_after: int) -> None:
         super().__init__(url, api_key)
         self.calls_left = dies_after
 
-    def _call(self, *call: Any) -> Any:
-        answer = super()._call(*call)
-        self.calls_left -= 1
-        if self.calls_left == 0:
+    def _call(self, method: str, *call: Any) -> Any:
+        answer = super()._call(method, *call)
+        self.calls_left -= method != "GET"
+        if self.calls_left == 0 and method != "GET":
             raise Died
         return answer
 
@@ -74,7 +74,7 @@ def assert_stands_once(studio: Studio, project_id: int, plan: PublishPlan, task_
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_our_death_after_any_call_changes_nothing(
+def test_our_death_after_any_write_changes_nothing(
     studio: Studio, server: LabelStudioServer, project_id: int, mode: Mode
 ) -> None:
     ids: list[int | None] = [*add_tasks(studio, project_id, 40)] if mode == "reorder" else [None] * 40
@@ -94,7 +94,7 @@ def test_our_death_after_any_call_changes_nothing(
         published = publish(studio, project_id, plan, TASK)
 
         assert_stands_once(studio, project_id, plan, published.task_ids)
-    assert calls > 5
+    assert calls > 3
 
 
 @pytest.mark.parametrize("mode", MODES)
