@@ -180,35 +180,12 @@ class NoSuchProject(NextbatchError):
     """Label Studio at {url} has no project {project_id} that the API key's user can see."""
 
 
-class AmbiguousTitle(NextbatchError):
-    """Label Studio has several projects called {title!r}: {project_ids}.
-    Set label_studio.project_id to the one you mean."""
-
-
 class BadLabelConfig(NextbatchError):
     """The labelling configuration cannot be used: {problem}. {mend}"""
 
 
 class UnknownLabel(NextbatchError):
     """{label!r} is not a choice of the labelling configuration. Its choices are: {choices}"""
-
-
-class PredictionsDropped(NextbatchError):
-    """Label Studio stored {created} of {sent} predictions of version {version}: it drops what it holds for invalid.
-    Check that the project's labelling configuration was not changed meanwhile; the next round publishes again."""
-
-    is_passing: ClassVar[bool] = True
-
-
-class PublishDiverged(NextbatchError):
-    """Batch {version} reads back differently from what was published: {problem}. The next round publishes again."""
-
-    is_passing: ClassVar[bool] = True
-
-
-class HalfConnected(NextbatchError):
-    """Label Studio has the backend {url} but no working connection to it: {problem}. It blocks private addresses.
-    Set SSRF_PROTECTION_ENABLED=false and ML_BLOCK_LOCAL_IP=false there, then run `nextbatch doctor --fix`."""
 
 
 class SlowLabelStudio(NextbatchError):
