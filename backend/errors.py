@@ -188,6 +188,11 @@ class UnknownLabel(NextbatchError):
     """{label!r} is not a choice of the labelling configuration. Its choices are: {choices}"""
 
 
+class HalfConnected(NextbatchError):
+    """Label Studio has the backend {url} but no working connection to it: {problem}. It blocks private addresses.
+    Set SSRF_PROTECTION_ENABLED=false and ML_BLOCK_LOCAL_IP=false there, then run `nextbatch doctor --fix`."""
+
+
 class SlowLabelStudio(NextbatchError):
     """Label Studio at {url} did not finish {request} within {timeout_s:.0f} s."""
 
