@@ -1,6 +1,7 @@
 """Encoders: pretrained networks exported once as ONNX, with resizing and normalisation inside the graph."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -37,7 +38,7 @@ class EncoderSpec:
     dims: int
     side: int
     precision: Precision
-    onnxsha256_of: str
+    onnx_sha256: str
     path: Path
 
 
@@ -51,7 +52,7 @@ def export(name: str, weights: Path | None, directory: Path, precision: Precisio
 
     `weights` is a state-dict file (.safetensors, or .pth read without pickled code); None takes the package's or
     the hub's. `precision` is lowered to fp32 on a CPU without bf16; None takes what this CPU runs faster.
-    Raises BadEncoderWeights. Safe to run at once in several processes: the folder appears whole, by a rename.
+    Raises BadEncoderWeights. Safe to run at once in several processes: they take turns, and the folder appears whole, by a rename.
     """
     architecture = ARCHITECTURES[name]
     precision = runnable(precision or fastest())
@@ -64,20 +65,24 @@ def export(name: str, weights: Path | None, directory: Path, precision: Precisio
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError) as error:
         raise BadEncoderWeights(name=name, problem=error) from error
     digest = _digest(name, network.state_dict(), architecture, precision)
-    target = directory / digest
-    if not (target / MANIFEST).exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{digest[:12]}-", dir=directory))
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "export.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            _write(network, architecture, building, name, digest, precision)
-            _publish(building, target)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+            spec = load(directory, digest)
+        except EncoderUnreadable:  # not exported yet, or damaged since
+            building = Path(tempfile.mkdtemp(prefix=f".{digest[:12]}-", dir=directory))
+            try:
+                _write(network, architecture, building / "new", name, digest, precision)
+                _publish(building, directory / digest)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+            spec = load(directory, digest)
     if known is not None:
         fresh = known.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
         fresh.write_text(digest)
         fresh.replace(known)
-    return load(directory, digest)
+    return spec
 
 
 def _known(name: str, weights: Path | None, directory: Path, precision: Precision) -> Path | None:
@@ -104,7 +109,7 @@ def load(directory: Path, digest: str) -> EncoderSpec:
         found = sha256_of(spec.path)
     except (OSError, ValueError, TypeError) as error:
         raise EncoderUnreadable(path=folder, problem=error) from error
-    if found != spec.onnxsha256_of or spec.digest != digest:
+    if found != spec.onnx_sha256 or spec.digest != digest:
         raise EncoderUnreadable(path=folder, problem="its checksum is another")
     return spec
 
@@ -153,6 +158,7 @@ def _write(
 ) -> None:
     import torch
 
+    folder.mkdir()
     path = folder / "model.onnx"
     graph = _with_preprocessing(network, architecture).eval()
     example = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
@@ -175,15 +181,13 @@ def _write(
 
 
 def _publish(building: Path, target: Path) -> None:
-    """Rename a finished folder into place; where another process was first, its export is as good."""
-    for path in building.iterdir():
+    """Rename a finished folder into place, and a damaged one out of it."""
+    for path in (building / "new").iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    try:
-        building.rename(target)
-    except OSError:
-        if not (target / MANIFEST).exists():
-            raise
+    if target.exists():
+        target.rename(building / "damaged")
+    (building / "new").rename(target)
 
 
 def _with_preprocessing(network: "torch.nn.Module", architecture: Architecture) -> "torch.nn.Module":

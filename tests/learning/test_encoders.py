@@ -218,6 +218,17 @@ def test_a_changed_onnx_file_is_refused(spec: EncoderSpec, tmp_path: Path) -> No
         load(tmp_path, spec.digest)
 
 
+def test_an_export_that_was_damaged_since_is_made_again(tmp_path: Path) -> None:
+    spec = export(LITE0, None, tmp_path, "fp32")
+    spec.path.write_bytes(spec.path.read_bytes()[:1000])
+
+    again = export(LITE0, None, tmp_path, "fp32")
+
+    assert again.digest == spec.digest
+    assert load(tmp_path, spec.digest) == again
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
 def test_weights_of_another_network_are_refused(
     folder: Path, tmp_path: Path, resnet_weights: dict[str, torch.Tensor]
 ) -> None:
