@@ -52,7 +52,7 @@ def export(name: str, weights: Path | None, directory: Path, precision: Precisio
 
     `weights` is a state-dict file (.safetensors, or .pth read without pickled code); None takes the package's or
     the hub's. `precision` is lowered to fp32 on a CPU without bf16; None takes what this CPU runs faster.
-    Raises BadEncoderWeights. Safe to run at once in several processes: they take turns, and the folder appears whole, by a rename.
+    Raises BadEncoderWeights. Several processes take turns, and the folder appears whole, by a rename.
     """
     architecture = ARCHITECTURES[name]
     precision = runnable(precision or fastest())
