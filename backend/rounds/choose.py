@@ -66,7 +66,7 @@ def draw(
     Returns the items in rank order and the strategy's own answer.
     """
     random_size = _random_size(config, size, is_first)
-    base = strategies.Request(ids=pool.ids, budget=random_size, seed=seed, excluded=excluded)
+    base = strategies.Request(ids=pool.ids, budget=random_size, seed=seed ^ 1, excluded=excluded)  # its own draw
     slice_ = strategies.run(strategies.create("random"), base)
     propensity = len(slice_) / max(1, len(pool.ids) - len(excluded))
     barred = excluded | frozenset(slice_.ids.tolist())

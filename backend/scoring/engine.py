@@ -5,6 +5,7 @@ both give the same vectors. It therefore imports nothing but numpy and openvino.
 """
 
 import queue
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import numpy.typing as npt
 import openvino
 
 HINTS = {"bf16": "bf16", "fp32": "f32"}
+
+
+_FIRST_TOUCH = threading.Lock()
 
 
 class PrecisionUnavailable(RuntimeError):
@@ -38,6 +42,10 @@ class Engine:
         self._idle: queue.Queue[Any] = queue.Queue()
         for _ in range(streams):
             self._idle.put(self._compiled.create_infer_request())
+        # OpenVINO's bindings deadlock, holding the GIL, when two threads touch their first array at once (2026.4;
+        # a C++ guard and a call_once that wait for each other). The first one is touched here, alone.
+        with _FIRST_TOUCH:
+            self.encode(np.zeros((1, 8, 8, 3), np.uint8))
 
     def encode(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Embeddings float32 (b, dims) of uint8 images (b, H, W, 3)."""
