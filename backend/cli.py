@@ -1,5 +1,6 @@
 """The commands. They print and exit; what they do is done below this floor."""
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -51,7 +52,7 @@ def demo(
     scenario = Scenario(
         data=data, publish=publish, rounds=rounds, pool=pool, batch=batch, out=out, seed=seed, stay=stay
     )
-    raise typer.Exit(run(scenario, print))
+    raise typer.Exit(run(scenario, functools.partial(print, flush=True)))
 
 
 @app.command()

@@ -207,7 +207,7 @@ def _connect(studio: Studio, project: Project, config: ProjectConfig, url: str) 
         studio,
         _studio_id(project),
         url,
-        title=f"nextbatch {config.name}",
+        title=connect.backend_title(config.name),
         username=process.username,
         password=process.password.get_secret_value() if process.password else None,
     )

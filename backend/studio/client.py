@@ -50,7 +50,7 @@ class Studio:
         self._api_key = api_key.strip()
         if not self._api_key or not self._api_key.isascii():
             raise BadToken(url=self.url)
-        self._is_personal = _is_refresh_token(self._api_key)
+        self.is_personal = _is_refresh_token(self._api_key)
         self._access: str | None = None
         self._lock = threading.Lock()
         # Label Studio is an address of the user's own: proxies of the environment are not asked.
@@ -107,7 +107,7 @@ class Studio:
     def _attempt(self, method: str, path: str, body: Any, params: Parameters | None, timeout_s: float) -> Any:
         token = self._authorization()
         answer = self._send(method, path, body, params, timeout_s, token)
-        if answer.status_code == httpx.codes.UNAUTHORIZED and self._is_personal:
+        if answer.status_code == httpx.codes.UNAUTHORIZED and self.is_personal:
             answer = self._send(method, path, body, params, timeout_s, self._authorization(instead_of=token))
         return self._read(answer, method, path)
 
@@ -167,7 +167,7 @@ class Studio:
 
     def _authorization(self, instead_of: str | None = None) -> str:
         """The header's value. A personal token is exchanged first; `instead_of` is an access token that was refused."""
-        if not self._is_personal:
+        if not self.is_personal:
             return f"Token {self._api_key}"
         with self._lock:
             if self._access is None or f"Bearer {self._access}" == instead_of:

@@ -109,6 +109,11 @@ def _ids_by_key(studio: Studio, project_id: int, wanted: set[str]) -> dict[str, 
     return {key: tasks[0].task_id for key, tasks in tasks_of_keys(studio, project_id, sorted(wanted)).items()}
 
 
+def backend_title(name: str) -> str:
+    """What our entry among a project's ML backends is called."""
+    return f"nextbatch {name}"
+
+
 def ensure_backend(
     studio: Studio, project_id: int, url: str, title: str, username: str | None, password: str | None
 ) -> int:
