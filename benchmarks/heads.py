@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=4_000)
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     data = Path(os.environ["NEXTBATCH_DATA"])
     pool, labels, classes = load(data, "train", arguments.pool)
     test, truth, _ = load(data, "test", arguments.test)
@@ -104,7 +105,6 @@ def main() -> None:
             f" ({gain:+.3f}), propagation kept {kept}/{arguments.seeds}, {np.median(runs['seconds']):.1f} s",
             flush=True,
         )
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     result = {
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "commit": commit,
