@@ -11,7 +11,7 @@ DATA ?=
 # An index may serve a CPU build of torch only under an exact version; without this, pip takes gigabytes of CUDA.
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 
-.PHONY: demo test check bench-heads clean
+.PHONY: demo test check bench-heads bench-webhook clean
 
 demo: $(VENV)/.demo
 	$(BIN)/nextbatch demo $(if $(DATA),--data "$(DATA)") --publish $(PUBLISH) $(if $(filter 0,$(STAY)),--no-stay,--stay)
@@ -43,6 +43,12 @@ $(VENV)/.test: $(VENV)/.demo
 $(VENV)/.check: $(VENV)/.test
 	$(UV) --editable '.[check]'
 	@touch $@
+
+bench-heads: $(VENV)/.test
+	$(BIN)/python -m benchmarks.heads
+
+bench-webhook: $(VENV)/.test
+	$(BIN)/python -m benchmarks.webhook
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
