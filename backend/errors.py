@@ -299,3 +299,9 @@ class BackendRefused(NextbatchError):
     """Label Studio does not accept the ML backend at {url}: {problem}
     It must reach that address: check NEXTBATCH_URL and that `nextbatch serve` runs. For a loopback or private address
     set ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false in Label Studio."""
+
+
+class LocalFilesRefused(NextbatchError):
+    """Label Studio does not show files below {folder}: {problem}
+    Set LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT to a folder above it
+    there, the same as NEXTBATCH_DATA_ROOT here, and restart it."""

@@ -9,6 +9,7 @@ from backend.errors import (
     BackendRefused,
     HalfConnected,
     LabelStudioRefused,
+    LocalFilesRefused,
     MissingSetting,
     NoSuchPage,
     NoSuchProject,
@@ -202,6 +203,7 @@ def ensure_local_files(studio: Studio, project_id: int, folder: Path) -> None:
     """Let the project's pages show `/data/local-files/?d=…` below `folder`. Nothing is imported by it.
 
     Label Studio refuses its own document root ("by security reasons"); there, each folder in it is shown instead.
+    Raises LocalFilesRefused where it serves no files from there.
     """
     path = folder.resolve()
     shown = {Path(storage["path"]) for storage in studio.get("/api/storages/localfiles", {"project": project_id})}
@@ -211,7 +213,7 @@ def ensure_local_files(studio: Studio, project_id: int, folder: Path) -> None:
         _show(studio, project_id, path)
     except LabelStudioRefused as refusal:
         if "cannot be the same as" not in str(refusal):
-            raise
+            raise LocalFilesRefused(folder=path, problem=refusal) from refusal
         for below in sorted(one for one in path.iterdir() if one.is_dir() and one not in shown):
             _show(studio, project_id, below)
 

@@ -1,0 +1,104 @@
+"""`nextbatch seed`: from a YAML to a project in which people can label; done twice, it changes nothing."""
+
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from backend.pool.folders import digits
+from backend.processes import free_port, stop, wait_until
+from backend.studio.client import Studio
+from backend.studio.server import LabelStudioServer
+
+
+@pytest.fixture
+def web(home: Path, server: LabelStudioServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    assert home
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    assert server.local_files is not None
+    images = server.local_files / f"seed-{uuid.uuid4().hex[:8]}"
+    data = digits(Path(os.environ.get("NEXTBATCH_CACHE", "~/.cache/nextbatch")).expanduser() / "datasets")
+    shutil.copytree(data.root, images)
+    monkeypatch.setenv("NEXTBATCH_URL", url)
+    monkeypatch.setenv("NEXTBATCH_WEBHOOK_SECRET", "correct-horse")
+    monkeypatch.setenv("NEXTBATCH_DATA_ROOT", str(server.local_files))
+    monkeypatch.setenv("LABEL_STUDIO_URL", server.url)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", server.account.token)
+    command([sys.executable, "-m", "backend.cli", "migrate"])
+    process = subprocess.Popen([sys.executable, "-m", "backend.cli", "web", "--port", str(port)])
+    try:
+        assert wait_until(lambda: answers(url), 30)
+        yield str(images)
+    finally:
+        stop(process)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=1, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def command(arguments: list[str], expected: int = 0) -> str:
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    assert done.returncode == expected, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def what_stands(studio: Studio, title: str) -> dict[str, Any]:
+    (project,) = [one for one in studio.get("/api/projects/", {"title": title})["results"] if one["title"] == title]
+    number = project["id"]
+    return {
+        "project": number,
+        "tasks": project["task_number"],
+        "annotations": project["total_annotations_number"],
+        "backends": [(one["id"], one["url"]) for one in studio.get("/api/ml/", {"project": number})],
+        "webhooks": [
+            (one["id"], one["url"], one["headers"])
+            for one in studio.get("/api/webhooks/", {"project": number})
+            if one["project"] == number
+        ],
+        "storages": [one["path"] for one in studio.get("/api/storages/localfiles", {"project": number})],
+    }
+
+
+def test_seeding_twice_changes_nothing(web: str, studio: Studio, tmp_path: Path) -> None:
+    name = f"digits-{uuid.uuid4().hex[:8]}"
+    config = tmp_path / f"{name}.yaml"
+    config.write_text(
+        f"name: {name}\n"
+        f"label_studio: {{title: {name}, labels: ['0','1','2','3','4','5','6','7','8','9']}}\n"
+        f"pool: {{source: folder, path: {web}/train, max_items: 40, holdout_path: {web}/test, holdout_items: 10}}\n"
+    )
+    seed = [sys.executable, "-m", "backend.cli", "seed", str(config)]
+
+    first = command(seed)
+    stands = what_stands(studio, name)
+    second = command(seed)
+
+    assert "50 items (50 new), 10 of them holdout; round 1" in first
+    assert "50 items (0 new)" in second
+    assert what_stands(studio, name) == stands
+    assert (stands["tasks"], stands["annotations"]) == (50, 10)
+    assert len(stands["backends"]) == len(stands["webhooks"]) == 1
+    assert stands["webhooks"][0][2] == {"X-Nextbatch-Secret": "correct-horse"}
+
+
+def test_a_wrong_key_gives_its_line_and_the_nearest_name(tmp_path: Path) -> None:
+    config = tmp_path / "wrong.yaml"
+    config.write_text("name: wrong\nbatch:\n  sise: 50\n")
+
+    said = command([sys.executable, "-m", "backend.cli", "seed", str(config)], expected=1)
+
+    assert "wrong.yaml:3" in said
+    assert "size" in said
+    assert "Traceback" not in said
