@@ -61,10 +61,10 @@ class LabelStudioSection(Section):
 
 
 class PoolSection(Section):
-    """Where items come from. Exactly one of `tasks` (already in Label Studio), `folder`, `manifest` or `prefix`."""
+    """Where items come from: `tasks` that are in the Label Studio project already, or a `folder` of images."""
 
-    source: Literal["tasks", "folder", "manifest", "prefix"] = "tasks"
-    path: str | None = Field(default=None, description="Folder, manifest file, or s3:// prefix.")
+    source: Literal["tasks", "folder"] = "tasks"
+    path: str | None = Field(default=None, description="The folder; below NEXTBATCH_DATA_ROOT.")
     holdout_path: str | None = Field(
         default=None, description="Folder of class folders: labelled items for the holdout."
     )
