@@ -11,6 +11,7 @@ from PIL import Image
 
 from backend.learning.encoders import EncoderSpec, export
 from backend.scoring import repository, serving
+from tests.services.images import files
 
 
 @pytest.fixture(scope="session")
@@ -26,11 +27,7 @@ def exact(folder: Path) -> EncoderSpec:
 @pytest.fixture(scope="session")
 def images() -> NDArray[np.uint8]:
     """(24, 32, 32, 3) RGB."""
-    data = os.environ.get("NEXTBATCH_DATA")
-    if data is None:
-        return np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), np.uint8)
-    paths = sorted(Path(data).glob("test/*/*"))
-    return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths[:: len(paths) // 24][:24]])
+    return np.stack([np.asarray(Image.open(path).convert("RGB").resize((32, 32))) for path in files(24)])
 
 
 @pytest.fixture(scope="session")

@@ -24,22 +24,13 @@ from backend.scoring.pipeline import Scan, ScanConfig, ScanItem, ScanReport
 from backend.scoring.serving import EmbeddedTriton
 from backend.scoring.triton import TritonEncoder
 from backend.scoring.vectors import VectorStore
+from tests.services import images
 
 
 @pytest.fixture(scope="session")
 def pictures() -> list[bytes]:
-    """120 distinct image files: CIFAR-10 where it is at hand, else scikit-learn's digits."""
-    data = os.environ.get("NEXTBATCH_DATA")
-    if data is not None:
-        return [path.read_bytes() for path in sorted(Path(data).glob("test/*/*"))[::80][:120]]
-    from sklearn.datasets import load_digits
-
-    files = []
-    for digit in load_digits().images[:120]:
-        file = io.BytesIO()
-        Image.fromarray((digit * 15).astype(np.uint8)).convert("RGB").save(file, "PNG")
-        files.append(file.getvalue())
-    return files
+    """120 distinct image files."""
+    return [path.read_bytes() for path in images.files(120)]
 
 
 @pytest.fixture
