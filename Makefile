@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then echo $$p; break; fi; done)
 VENV := .venv
 BIN := $(VENV)/bin
-UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
+UV := $(BIN)/uv pip install --python $(BIN)/python
 STAY ?= 1
 PUBLISH ?= reorder
 DATA ?=
@@ -31,7 +31,7 @@ $(VENV)/.demo: pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then echo "nextbatch needs Python 3.11 or 3.12: set PYTHON=/path/to/python3.11"; exit 1; fi
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing nextbatch into $(VENV) (about a minute the first time) …"
-	$(BIN)/python -m pip install --quiet --progress-bar=on uv $(TORCH)
+	$(BIN)/python -m pip install --disable-pip-version-check uv $(TORCH)
 	$(UV) --editable .
 	@touch $@
 
