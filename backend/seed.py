@@ -16,7 +16,7 @@ from backend.errors import FolderOutsideRoot, MissingSetting, RoundFailed, Unkno
 from backend.pool import catalog
 from backend.pool.folders import IMAGE_SUFFIXES, read_folder
 from backend.rounds.queue import prepare_database, request_round
-from backend.rounds.source import open_studio
+from backend.rounds.source import open_studio, studio_project_id_of
 from backend.settings import ProjectConfig, settings
 from backend.studio import connect
 from backend.studio.client import Studio
@@ -149,14 +149,14 @@ def _add_items(studio: Studio, project: Project, config: ProjectConfig, task: La
         added = catalog.add_items(session, project.id, items)
     for folder in (config.pool.path, config.pool.holdout_path):
         if folder is not None:
-            connect.ensure_local_files(studio, _studio_id(project), Path(folder).resolve())
+            connect.ensure_local_files(studio, studio_project_id_of(project), Path(folder).resolve())
     tasks = [
         connect.TaskToImport(catalog.item_key(uri), {task.data_key: uri}, label)
         for uri, label in labels.items()
         if label is not None or config.publish == "reorder"
     ]
     progress(f"importing {len(tasks)} tasks into Label Studio")
-    task_ids = connect.import_tasks(studio, _studio_id(project), tasks, task, progress)
+    task_ids = connect.import_tasks(studio, studio_project_id_of(project), tasks, task, progress)
     _store_task_ids(project.id, task_ids)
     return added
 
@@ -205,14 +205,14 @@ def _connect(studio: Studio, project: Project, config: ProjectConfig, url: str) 
     process = settings()
     connect.ensure_backend(
         studio,
-        _studio_id(project),
+        studio_project_id_of(project),
         url,
         title=connect.backend_title(config.name),
         username=process.username,
         password=process.password.get_secret_value() if process.password else None,
     )
     secret = process.webhook_secret.get_secret_value() if process.webhook_secret else None
-    connect.ensure_webhook(studio, _studio_id(project), f"{url}/webhook", secret)
+    connect.ensure_webhook(studio, studio_project_id_of(project), f"{url}/webhook", secret)
 
 
 def _report(project: Project, studio_url: str, added: int) -> SeedReport:
@@ -222,10 +222,4 @@ def _report(project: Project, studio_url: str, added: int) -> SeedReport:
         holdout = session.scalar(count.where(Item.is_holdout)) or 0
         has_rounds = session.scalar(sa.select(sa.exists().where(Round.project_id == project.id)))
         first = None if has_rounds and not added else request_round(session, project.id, "seed").number
-    return SeedReport(project.id, project.name, _studio_id(project), studio_url, items, holdout, added, first)
-
-
-def _studio_id(project: Project) -> int:
-    if project.studio_project_id is None:
-        raise MissingSetting(name="the Label Studio project", mend=f"Run: nextbatch seed configs/{project.name}.yaml")
-    return project.studio_project_id
+    return SeedReport(project.id, project.name, studio_project_id_of(project), studio_url, items, holdout, added, first)

@@ -1,6 +1,5 @@
 """`nextbatch seed`: from a YAML to a project in which people can label; done twice, it changes nothing."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from backend.pool.folders import digits
 from backend.processes import free_port, stop, wait_until
 from backend.studio.client import Studio
 from backend.studio.server import LabelStudioServer
+from tests.services.images import CACHE
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def web(home: Path, server: LabelStudioServer, monkeypatch: pytest.MonkeyPatch) 
     url = f"http://127.0.0.1:{port}"
     assert server.local_files is not None
     images = server.local_files / f"seed-{uuid.uuid4().hex[:8]}"
-    data = digits(Path(os.environ.get("NEXTBATCH_CACHE", "~/.cache/nextbatch")).expanduser() / "datasets")
+    data = digits(CACHE)
     shutil.copytree(data.root, images)
     monkeypatch.setenv("NEXTBATCH_URL", url)
     monkeypatch.setenv("NEXTBATCH_WEBHOOK_SECRET", "correct-horse")

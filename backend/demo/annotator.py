@@ -1,7 +1,7 @@
 """A person who labels, simulated through Label Studio's own HTTP API: take the next task, submit its true label."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,21 +39,6 @@ class Annotator:
         answer = self._call("POST", f"/api/tasks/{task_id}/annotations/", {"result": result, "lead_time": seconds})
         answer.raise_for_status()
         return int(answer.json()["id"])
-
-    def model_version(self) -> str:
-        """What the project serves now, such as ``v7+b12``."""
-        answer = self._call("GET", f"/api/projects/{self.project_id}/")
-        answer.raise_for_status()
-        return str(answer.json().get("model_version") or "")
-
-    def wait_for(self, is_there: Callable[[], bool], timeout_s: float, poll_s: float = 0.1) -> float | None:
-        """Poll until `is_there`; the moment (monotonic) at which it was seen, or None after `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            if is_there():
-                return time.monotonic()
-            time.sleep(poll_s)
-        return None
 
     def close(self) -> None:
         self._http.close()

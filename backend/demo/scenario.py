@@ -24,7 +24,7 @@ from backend.demo.report import HEADER, RoundLine, draw, line, write_json
 from backend.errors import NextbatchError
 from backend.pool.catalog import item_key
 from backend.pool.folders import Dataset, open_dataset
-from backend.processes import free_port
+from backend.processes import free_port, wait_until
 from backend.rounds import queue
 from backend.settings import (
     BatchSection,
@@ -172,11 +172,9 @@ class _Demo:
             annotator.submit(given.task_id, task.to_result(self.labels[str(given.data["nextbatch_key"])]))
         quiet_ends = time.monotonic() + QUIET_S
 
-        seen_at = annotator.wait_for(
-            lambda: _batch_of_round(project_id, number + 1) is not None, timeout_s=120, poll_s=0.1
-        )
-        if seen_at is None:
+        if not wait_until(lambda: _batch_of_round(project_id, number + 1) is not None, timeout_s=120):
             raise NotClosed(problem=f"no batch followed {batch.version} within 120 s", logs=self.logs)
+        seen_at = time.monotonic()
         following = _batch_of_round(project_id, number + 1)
         version = _learned(project_id, number + 1)
         arms = arm.accuracies(version.lineage["labels"])

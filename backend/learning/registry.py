@@ -54,9 +54,7 @@ def record(session: Session, project_id: int, round_id: int, head: Head, origin:
     made = session.scalar(sa.select(ModelVersion).where(ModelVersion.round_id == round_id))
     if made is not None:
         return made
-    path = head_path(head.digest)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    head.save(path)
+    head.save(head_path(head.digest))
     parent = champion(session, project_id)
     latest = session.scalar(sa.select(sa.func.max(ModelVersion.number)).where(ModelVersion.project_id == project_id))
     version = ModelVersion(

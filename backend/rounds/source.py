@@ -39,7 +39,7 @@ def sync(project_id: int) -> dict[str, Any]:
             .tuples()
             .all()  # a Result has keys(), which dict() would take for a mapping
         )
-        studio_project_id = _studio_project(project)
+        studio_project_id = studio_project_id_of(project)
     task = LabelTask.parse(project.label_config)
     with open_studio() as studio:
         _pull_tasks(studio, project, task)
@@ -82,7 +82,7 @@ def publish(project_id: int, number: int) -> dict[str, Any]:
         ),
     )
     with open_studio() as studio:
-        publication = publishing.publish(studio, _studio_project(project), plan, task)
+        publication = publishing.publish(studio, studio_project_id_of(project), plan, task)
     with transaction() as session:
         for (_, item), task_id in zip(rows, publication.task_ids, strict=True):
             if item.task_id != task_id:
@@ -100,7 +100,8 @@ def publish(project_id: int, number: int) -> dict[str, Any]:
     return {"published": batch.version, "model": version.name if version else None}
 
 
-def _studio_project(project: Project) -> int:
+def studio_project_id_of(project: Project) -> int:
+    """Label Studio's id of the project. Raises MissingSetting before it is seeded."""
     if project.studio_project_id is None:
         raise MissingSetting(name="the Label Studio project", mend=f"Run: nextbatch seed configs/{project.name}.yaml")
     return project.studio_project_id
@@ -108,7 +109,7 @@ def _studio_project(project: Project) -> int:
 
 def _pull_tasks(studio: Studio, project: Project, task: LabelTask) -> None:
     """Know every task of the project as an item, and which tasks are gone; nothing is read while the counts agree."""
-    studio_project_id = _studio_project(project)
+    studio_project_id = studio_project_id_of(project)
     have = sa.select(sa.func.count()).select_from(Item).where(Item.project_id == project.id, Item.task_id.is_not(None))
     with reading() as session:
         if session.scalar(have) == studio.get(f"/api/projects/{studio_project_id}/")["task_number"]:

@@ -1,6 +1,5 @@
 """A small project on a real Label Studio, with web-less workers as subprocesses."""
 
-import os
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from backend.studio.client import Studio
 from backend.studio.labels import LabelTask, image_config
 from backend.studio.server import LabelStudioServer
 from tests.conftest import forget_process_state
+from tests.services.images import CACHE
 
 CLASSES = tuple("0123456789")
 HOLDOUT = 12
@@ -75,7 +75,7 @@ def loop(
     tmp_path: Path,
 ) -> Iterator[Loop]:  # fmt: skip
     assert store
-    data = digits(Path(os.environ.get("NEXTBATCH_CACHE", "~/.cache/nextbatch")).expanduser() / "datasets")
+    data = digits(CACHE)
     (home / "encoders").symlink_to(encoders)
     monkeypatch.setenv("NEXTBATCH_DATA_ROOT", str(data.root))
     monkeypatch.setenv("LABEL_STUDIO_URL", server.url)
