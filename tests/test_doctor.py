@@ -7,6 +7,7 @@ import datetime as dt
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -326,8 +327,8 @@ def test_a_refused_token_stops_nothing_that_does_not_need_it(live: Live) -> None
     assert {"database", "storage", "worker", "web", "webhook secret", "source", "items", "rounds"} <= fine
 
 
-def test_it_says_which_kind_of_token_is_used(live: Live) -> None:
-    with environment(LABEL_STUDIO_API_KEY=live.studio.post("/api/token/")["token"]):
+def test_it_says_which_kind_of_token_is_used(live: Live, personal_token: str) -> None:
+    with environment(LABEL_STUDIO_API_KEY=personal_token):
         personal = looked(live)
     legacy = looked(live)
 
@@ -395,7 +396,7 @@ def test_a_silent_worker_is_named(live: Live) -> None:
     found = examine()
 
     assert named(found) == ["worker"]
-    assert "20 s ago" in faults(found)["worker"].what
+    assert re.search(r"2\d s ago", faults(found)["worker"].what)
 
 
 def test_a_clock_that_is_off_is_named(live: Live) -> None:
@@ -427,7 +428,7 @@ def test_a_clock_that_is_off_is_named(live: Live) -> None:
         proxy.server_close()
 
     assert named(found) == ["clock"]
-    assert "120 s ahead" in faults(found)["clock"].what
+    assert re.search(r"1[12]\d s ahead", faults(found)["clock"].what)
 
 
 def test_a_label_studio_that_blocks_private_addresses_is_told_how_to_stop(

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import httpx
@@ -36,18 +35,6 @@ def upload(server: LabelStudioServer, project_id: int) -> Upload:
     return Upload(path)
 
 
-@pytest.fixture
-def personal_access_token(server: LabelStudioServer) -> Iterator[str]:
-    with _api(server) as api:
-        settings = {"api_tokens_enabled": True, "legacy_api_tokens_enabled": True, "api_token_ttl_days": 100}
-        api.post("/api/jwt/settings", json=settings).raise_for_status()
-        for old in api.get("/api/token/").json():
-            api.post("/api/token/blacklist/", json={"refresh": old["token"]})
-        created = api.post("/api/token/").raise_for_status().json()
-        yield created["token"]
-        api.post("/api/token/blacklist/", json={"refresh": created["token"]})
-
-
 def _api(server: LabelStudioServer) -> httpx.Client:
     headers = {"Authorization": f"Token {server.account.token}"}
     return httpx.Client(base_url=server.url, headers=headers, trust_env=False, timeout=30)
@@ -65,14 +52,14 @@ def test_an_upload_is_read_with_a_legacy_token(server: LabelStudioServer, upload
     assert fetch(config, f"{server.url}{upload.path}").data == PICTURE
 
 
-def test_an_upload_is_read_with_a_personal_access_token(
-    server: LabelStudioServer, upload: Upload, personal_access_token: str
+def test_an_upload_is_read_with_a_personal_token(
+    server: LabelStudioServer, upload: Upload, personal_token: str
 ) -> None:
-    assert fetch(reading(server, personal_access_token), upload.path).data == PICTURE
+    assert fetch(reading(server, personal_token), upload.path).data == PICTURE
 
 
 def test_an_access_token_that_was_refused_is_exchanged_again(
-    server: LabelStudioServer, upload: Upload, personal_access_token: str, monkeypatch: pytest.MonkeyPatch
+    server: LabelStudioServer, upload: Upload, personal_token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = LabelStudioOrigin.__init__
 
@@ -82,7 +69,7 @@ def test_an_access_token_that_was_refused_is_exchanged_again(
 
     monkeypatch.setattr(LabelStudioOrigin, "__init__", with_a_stale_token)
 
-    assert fetch(reading(server, personal_access_token), upload.path).data == PICTURE
+    assert fetch(reading(server, personal_token), upload.path).data == PICTURE
 
 
 @pytest.mark.parametrize("token", [None, "", "0" * 40])
@@ -93,7 +80,7 @@ def test_without_a_valid_token_an_upload_is_refused(
         fetch(reading(server, token), upload.path)
 
 
-def test_a_forged_personal_access_token_is_refused(server: LabelStudioServer, upload: Upload) -> None:
+def test_a_forged_personal_token_is_refused(server: LabelStudioServer, upload: Upload) -> None:
     payload = (
         base64.urlsafe_b64encode(json.dumps({"token_type": "refresh", "exp": 2**31}).encode()).decode().rstrip("=")
     )

@@ -89,6 +89,14 @@ def studio(server: LabelStudioServer) -> Iterator[Studio]:
 
 
 @pytest.fixture(scope="session")
+def personal_token(studio: Studio) -> str:
+    """A personal access token of the administrator, as a user copies it from the account page; one may have one."""
+    kinds = {"api_tokens_enabled": True, "legacy_api_tokens_enabled": True, "api_token_ttl_days": 30}
+    studio.post("/api/jwt/settings", kinds)
+    return str(studio.post("/api/token/")["token"])
+
+
+@pytest.fixture(scope="session")
 def people(studio: Studio) -> Iterator[tuple[Person, Person]]:
     """Two annotators, signed up through the organisation's invitation."""
     invitation = studio.get("/api/invite")["invite_url"]

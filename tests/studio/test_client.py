@@ -14,16 +14,6 @@ from backend.studio.server import LabelStudioServer
 from tests.services.label_studio import add_tasks
 
 
-@pytest.fixture(scope="module")
-def personal_token(studio: Studio) -> str:
-    """A personal access token, as a user copies it from the account page."""
-    studio.post(
-        "/api/jwt/settings",
-        {"api_tokens_enabled": True, "legacy_api_tokens_enabled": True, "api_token_ttl_days": 30},
-    )
-    return str(studio.post("/api/token/")["token"])
-
-
 def test_a_personal_access_token_works(server: LabelStudioServer, personal_token: str) -> None:
     with Studio(server.url, personal_token) as studio:
         assert studio.get("/api/current-user/whoami")["email"] == server.account.username
