@@ -37,6 +37,10 @@ class UnknownProject(NextbatchError):
 # --- learning -----------------------------------------------------------------------------------------------
 
 
+class GraphUnreadable(NextbatchError):
+    """The neighbour graph in {path} cannot be used: {problem}. Delete the file: the next round builds it again."""
+
+
 class HeadUnreadable(NextbatchError):
     """The head in {path} cannot be used: {problem}.
     Choose another model version, or start a round: it fits a new head."""
@@ -117,6 +121,10 @@ class ImageBroken(ItemUnreadable):
 
 class ImageTooLarge(ItemUnreadable):
     """The image has {size}, more than the limit of {limit}."""
+
+
+class PoolUnreadable(NextbatchError):
+    """The pool {path} cannot be listed: {problem}."""
 
 
 # --- pool: folders and archives -----------------------------------------------------------------------------

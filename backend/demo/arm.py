@@ -8,7 +8,10 @@ from numpy.typing import NDArray
 
 from backend.database import Item, reading
 from backend.learning import training
+from backend.learning.candidates import Unlabelled
+from backend.learning.neighbours import build
 from backend.rounds.encoding import open_embeddings
+from backend.rounds.graph import as_keys, reader
 from backend.settings import ProjectConfig
 
 SEEDS = 5
@@ -31,7 +34,9 @@ class RandomArm:
         pool = [row for row in items if not row.is_holdout]
         holdout = [row for row in items if row.is_holdout]
         self._classes = tuple(classes)
-        self._pool = embeddings.gather([row.content_hash or "" for row in pool])
+        self._keys = as_keys(row.content_hash or "" for row in pool)
+        self._read = reader(embeddings)
+        self._graph = build(self._keys, self._read)
         self._labels = np.array([place[truth[row.key]] for row in pool])
         self._holdout = embeddings.gather([row.content_hash or "" for row in holdout])
         self._holdout_labels = np.array([place[truth[row.key]] for row in holdout])
@@ -39,9 +44,11 @@ class RandomArm:
 
     def accuracies(self, labels: int) -> tuple[float, ...]:
         """Holdout accuracy of each seed's head after `labels` random labels; a seed's draws are nested."""
-        return tuple(self._accuracy(order[:labels], order[labels:], arm) for arm, order in enumerate(self._orders))
+        return tuple(self._accuracy(order[:labels], arm) for arm, order in enumerate(self._orders))
 
-    def _accuracy(self, labelled: NDArray[np.int64], rest: NDArray[np.int64], arm: int) -> float:
-        fit = training.fit(self._pool[labelled], self._labels[labelled], self._classes, pool=self._pool[rest], seed=arm)
+    def _accuracy(self, labelled: NDArray[np.int64], arm: int) -> float:
+        keys = self._keys[labelled]
+        pool = Unlabelled.draw(self._graph, keys, self._read, arm)
+        fit = training.fit(self._read(keys), self._labels[labelled], self._classes, pool=pool, seed=arm)
         predicted = fit.head.predict(self._holdout).argmax(axis=1)
         return float((predicted == self._holdout_labels).mean())

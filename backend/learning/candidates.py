@@ -10,7 +10,8 @@ from torch import Tensor
 
 from backend.learning.calibration import MIN_SAMPLES, fit_temperature, log_loss
 from backend.learning.logistic import solve
-from backend.learning.neighbours import build_graph, propagate
+from backend.learning.neighbours import Graph, Keys, Read
+from backend.learning.propagation import affinity, propagate
 
 Method = Literal["logistic", "propagation"]
 
@@ -19,7 +20,6 @@ _PENALTIES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 _DEFAULT_PENALTY = 1e-4
 _SOFT_ROWS = 8_000
 _SOFT_RANK = 512
-_GRAPH_RANK = 128
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,30 @@ class Labelled:
         """The rows that each fold trains on and, last, all rows: (l, folds + 1) float32 of 0 and 1."""
         keep = [self.fold != part for part in range(self.folds)]
         return torch.tensor(np.stack([*keep, np.ones(len(self.fold), bool)], axis=1)).float()
+
+
+@dataclass(frozen=True, eq=False)
+class Unlabelled:
+    """What the pool lends to a fit: `graph`, the nodes (l,) in it of the labelled rows, and a sample of the others.
+
+    sample: (s,) int64 nodes. embeddings: (s, d) float32, theirs.
+    """
+
+    graph: Graph
+    labelled: NDArray[np.int64]
+    sample: NDArray[np.int64]
+    embeddings: NDArray[np.float32]
+
+    @classmethod
+    def draw(cls, graph: Graph, labelled: Keys, read: Read, seed: int) -> "Unlabelled":
+        """At most 8,000 nodes without a label, drawn by `seed`; `labelled` (l,) are the labelled rows' keys."""
+        nodes = graph.find(labelled)
+        others = np.setdiff1d(np.arange(len(graph)), nodes)
+        chosen = np.random.default_rng(seed).permutation(len(others))[:_SOFT_ROWS]
+        sample = others[np.sort(chosen)]
+        embeddings = np.asarray(read(graph.keys[sample])).astype(np.float32)
+        finite = np.isfinite(embeddings).all(axis=1)
+        return cls(graph, nodes, sample[finite], embeddings[finite])
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,33 +133,31 @@ def fit_logistic(labelled: Labelled) -> Fitted:
     )
 
 
-def fit_propagation(labelled: Labelled, pool: Tensor, logistic: Fitted, generator: np.random.Generator) -> Fitted:
+def fit_propagation(labelled: Labelled, pool: Unlabelled, features: Tensor, logistic: Fitted) -> Fitted:
     """Logistic regression on soft targets: what the labels' neighbours and the logistic head agree on.
 
     A target is ``p(class | graph) p(class | embedding) / p(class)``, two witnesses taken as independent, for the
-    labels and at most 8,000 rows of ``pool`` (n, d); so the head stays inductive. Each fold spreads its own
-    labels only. docs/learning.md has what was compared with it, and how firmly.
+    labels and the pool's sample, whose standardised embeddings are `features` (s, d); so the head stays inductive.
+    Each fold spreads its own labels only. docs/learning.md has what was compared with it, and how firmly.
     """
-    rows = torch.cat([labelled.features, pool])
-    chosen = np.sort(generator.choice(len(pool), min(_SOFT_ROWS, len(pool)), replace=False))
-    at = torch.from_numpy(np.concatenate([np.arange(len(labelled.labels)), chosen + len(labelled.labels)]))
-    sample = rows[at]  # the pool is standardised: its mean is 0
-    basis = torch.linalg.eigh(sample.T @ sample / len(sample)).eigenvectors.flip(1)[:, :_SOFT_RANK]
-    graph = build_graph(rows @ basis[:, :_GRAPH_RANK])
-    features = sample @ basis
+    rows = torch.cat([labelled.features, features])
+    basis = torch.linalg.eigh(rows.T @ rows / len(rows)).eigenvectors.flip(1)[:, :_SOFT_RANK]
+    links = affinity(pool.graph)
+    nodes = np.concatenate([pool.labelled, pool.sample])
+    reduced = rows @ basis
     parts = labelled.parts()
-    targets = torch.empty(len(at), parts.shape[1], labelled.classes)
-    sources = torch.zeros(len(rows), labelled.classes)
+    targets = torch.empty(len(rows), parts.shape[1], labelled.classes)
     for part in range(parts.shape[1]):
         known = labelled.targets() * parts[:, part, None]
-        sources[: len(known)] = known
-        spread = torch.from_numpy(propagate(graph, sources.numpy())[at.numpy()])
-        logits = sample @ logistic.weights[:, part] + logistic.bias[part]
+        sources = np.zeros((len(pool.graph), labelled.classes), np.float32)
+        np.add.at(sources, pool.labelled, known.numpy())
+        spread = torch.from_numpy(propagate(links, sources)[nodes])
+        logits = rows @ logistic.weights[:, part] + logistic.bias[part]
         targets[:, part] = _agreement(spread, logits / logistic.temperature, known)
-    seen = torch.cat([parts, torch.ones(len(chosen), parts.shape[1])])
+    seen = torch.cat([parts, torch.ones(len(features), parts.shape[1])])
     row_weights = _normalised(seen * (targets @ labelled.class_weights))
     penalties = torch.full((parts.shape[1],), _DEFAULT_PENALTY * rows.shape[1])
-    solved = solve(features, targets, row_weights, penalties, tolerance=1e-3, max_iterations=60)
+    solved = solve(reduced, targets, row_weights, penalties, tolerance=1e-3, max_iterations=60)
     weights = (basis @ solved.weights.flatten(1)).view(-1, *solved.weights.shape[1:])
     unjudged = _fitted(labelled, "propagation", _DEFAULT_PENALTY, weights, solved.bias, ())
     if not labelled.folds:

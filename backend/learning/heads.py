@@ -3,11 +3,8 @@
 The web process predicts with it, so this module needs numpy and safetensors and nothing heavier.
 """
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
+from backend.artefacts import whole
 from backend.errors import HeadUnreadable, WrongEmbeddingSize
 
 Floats = NDArray[np.float32]
@@ -95,19 +93,8 @@ class Head:
         """Write a safetensors file in one step: readers see the old file or the whole new one."""
         metadata = {"format": _FORMAT, "classes": _classes_json(self.classes), "digest": self.digest}
         payload = to_safetensors(self._tensors(), metadata=metadata)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(payload)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
+        with whole(path) as file:
+            file.write(payload)
 
     @classmethod
     def load(cls, path: Path, digest: str | None = None) -> "Head":

@@ -1,11 +1,8 @@
 """The data that a model was trained on: an immutable, sorted, named list of labels."""
 
-import contextlib
 import gzip
 import hashlib
 import json
-import os
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -14,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from backend.artefacts import whole
 from backend.errors import SnapshotUnreadable
 
 Split = Literal["train", "holdout"]
@@ -70,20 +68,11 @@ class Snapshot:
         path = directory / f"{self.digest}.jsonl.gz"
         if path.exists():
             return path
-        directory.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=directory, prefix=".snapshot.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=6) as packed:
-                    packed.writelines(self._lines())
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o444)
-            Path(name).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
+        with (
+            whole(path, 0o444) as file,
+            gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=6) as packed,
+        ):
+            packed.writelines(self._lines())
         return path
 
     @classmethod

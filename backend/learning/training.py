@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,13 +13,20 @@ from torch import Tensor
 
 from backend.errors import NothingToLearnFrom, UnusableTrainingData
 from backend.learning.calibration import MIN_SAMPLES
-from backend.learning.candidates import Candidate, Fitted, Labelled, Method, fit_logistic, fit_propagation
+from backend.learning.candidates import (
+    Candidate,
+    Fitted,
+    Labelled,
+    Method,
+    Unlabelled,
+    fit_logistic,
+    fit_propagation,
+)
 from backend.learning.folds import assign_folds
 from backend.learning.heads import Head
 
-_PROPAGATION_LABELS = 1_000  # above, it gained nothing and the graph costs seconds
+PROPAGATION_LABELS = 1_000  # above, it gained nothing and the graph costs seconds
 _PROPAGATION_CLASSES = 200
-_GRAPH_ROWS = 20_000  # the graph costs its square; more pool is a seeded draw of this many
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +56,7 @@ class FitReport:
     labels: int
     classes_seen: int
     dropped: int
-    graph_rows: int
+    graph_nodes: int
     seconds: float
 
 
@@ -57,7 +64,7 @@ def fit(
     embeddings: NDArray[Any],
     labels: NDArray[np.integer[Any]],
     classes: Sequence[str],
-    pool: NDArray[Any] | None = None,
+    pool: Unlabelled | None = None,
     *,
     seed: int = 0,
     balanced: bool = False,
@@ -65,21 +72,19 @@ def fit(
 ) -> FitReport:
     """Fit a head to embeddings (l, d) float16/32 with class indices ``labels`` (l,) into ``classes``.
 
-    ``pool`` (n, d) is unlabelled; give it without the holdout. While there are at most 1,000 labels they are also
-    spread over its neighbour graph, and cross-validation on the labels decides which head is kept. Above
-    20,000 rows of pool the graph is a seeded draw of that many. ``balanced`` weighs all classes alike. The same
-    arguments give the same bits on one machine with one number of threads.
+    While there are at most 1,000 labels they are also spread over the neighbour graph of ``pool``, which is given
+    without the holdout, and cross-validation on the labels decides which head is kept. ``balanced`` weighs all
+    classes alike. The same arguments give the same bits on one machine with one number of threads.
     Raises NothingToLearnFrom without labels, UnusableTrainingData for arrays that do not fit together.
     """
     started = time.perf_counter()
-    found, indices, dropped = _usable(embeddings, labels, classes)
-    features = torch.tensor(found)
+    found, indices, finite = _usable(embeddings, labels, classes)
     generator = np.random.Generator(np.random.PCG64(seed))
     seen, own = np.unique(indices, return_inverse=True)
-    unlabelled = None
-    few = len(indices) <= _PROPAGATION_LABELS and 2 <= len(seen) <= _PROPAGATION_CLASSES
-    if pool is not None and few and "propagation" in methods:
-        unlabelled = _draw(pool, features.shape[1], generator)
+    few = len(indices) <= PROPAGATION_LABELS and 2 <= len(seen) <= _PROPAGATION_CLASSES
+    is_helped = pool is not None and few and len(pool.sample) > 0 and "propagation" in methods
+    features = torch.from_numpy(found)
+    unlabelled = torch.from_numpy(_fitting(pool, finite, found.shape[1])) if pool is not None and is_helped else None
     mean, scale = _moments(features if unlabelled is None else unlabelled)
     fold, folds = assign_folds(own.astype(np.int64), generator)
     class_weights = len(own) / (len(seen) * np.bincount(own)) if balanced else np.ones(len(seen))
@@ -91,8 +96,9 @@ def fit(
         torch.tensor(class_weights, dtype=torch.float32),
     )
     fitted = [fit_logistic(labelled)]
-    if unlabelled is not None:
-        fitted.append(fit_propagation(labelled, unlabelled.sub_(mean).div_(scale), fitted[0], generator))
+    if pool is not None and unlabelled is not None:
+        lent = replace(pool, labelled=pool.labelled[finite])
+        fitted.append(fit_propagation(labelled, lent, (unlabelled - mean) / scale, fitted[0]))
     allowed = [one for one in fitted if one.method in methods] or fitted
     # Without folds the later one wins: below thirty labels the pool's structure is most of what is known.
     chosen = min(reversed(allowed), key=lambda one: one.best_loss)
@@ -108,37 +114,35 @@ def fit(
         calibrated=len(chosen.rows) >= MIN_SAMPLES,
         labels=len(own),
         classes_seen=len(seen),
-        dropped=dropped,
-        graph_rows=0 if unlabelled is None else len(unlabelled) + len(own),
+        dropped=int((~finite).sum()),
+        graph_nodes=0 if pool is None or unlabelled is None else len(pool.graph),
         seconds=time.perf_counter() - started,
     )
 
 
 def _usable(
     embeddings: NDArray[Any], labels: NDArray[np.integer[Any]], classes: Sequence[str]
-) -> tuple[NDArray[np.float32], NDArray[np.int64], int]:
-    """Checked float32 embeddings and int64 labels without rows that are not finite, and how many those were."""
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
+    """Checked float32 embeddings and int64 labels of the finite rows, and which (l,) those are."""
     if embeddings.ndim != 2 or labels.shape != (len(embeddings),):
         raise UnusableTrainingData(problem=f"embeddings have the shape {embeddings.shape} and labels {labels.shape}")
     if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < len(classes)):
         raise UnusableTrainingData(problem=f"a label is outside the {len(classes)} classes")
     features = np.array(embeddings, dtype=np.float32)
-    finite = np.isfinite(features).all(axis=1)
+    finite = np.asarray(np.isfinite(features).all(axis=1))
     if not finite.any():
         raise NothingToLearnFrom()
-    return features[finite], labels[finite].astype(np.int64), int((~finite).sum())
+    return features[finite], labels[finite].astype(np.int64), finite
 
 
-def _draw(pool: NDArray[Any], features: int, generator: np.random.Generator) -> Tensor | None:
-    """At most 20,000 finite rows of the pool, float32, or None if it has none; a map is read in order."""
-    if pool.ndim != 2 or pool.shape[1] != features:
-        raise UnusableTrainingData(problem=f"the pool has the shape {pool.shape}, the labels {features} features")
-    if len(pool) > _GRAPH_ROWS:
-        pool = pool[np.sort(generator.choice(len(pool), _GRAPH_ROWS, replace=False))]
-    rows = torch.tensor(np.asarray(pool)).float()
-    finite = rows.isfinite().all(dim=1)
-    rows = rows if finite.all() else rows[finite]
-    return rows if len(rows) else None
+def _fitting(pool: Unlabelled, finite: NDArray[np.bool_], features: int) -> NDArray[np.float32]:
+    if pool.embeddings.shape[1] != features or len(pool.labelled) != len(finite):
+        problem = (
+            f"the pool's embeddings have the shape {pool.embeddings.shape} for {features} features, and "
+            f"{len(pool.labelled)} nodes stand for {len(finite)} labels"
+        )
+        raise UnusableTrainingData(problem=problem)
+    return pool.embeddings
 
 
 def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from backend.database import ModelVersion, Project, Round, reading, transaction
 from backend.learning import evaluate, registry, training
+from backend.learning.candidates import Unlabelled
 from backend.learning.heads import Head
 from backend.learning.snapshots import Row, Snapshot
 from backend.pool.catalog import Labelled, candidates, labelled
 from backend.rounds.choose import round_seed
 from backend.rounds.encoding import Embeddings, open_embeddings
+from backend.rounds.graph import as_keys, open_graph, reader
 from backend.studio.labels import LabelTask, config_hash
 
-GRAPH_ITEMS = 20_000  # pool items in the neighbour graph; beyond this a random subset, keyed by the round's seed
 FEWEST_TO_COMPARE = 10  # unseen labels below which two heads cannot be told apart
 
 
@@ -43,8 +44,8 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
     embeddings = open_embeddings(project.settings)
     seed = round_seed(project.settings.seed, number)
     x, y = _arrays(embeddings, train, classes)
-    graph = embeddings.gather(_graph(pool.hashes, seed))
-    fit = training.fit(x, y, classes, pool=graph, seed=seed)
+    lent = _pool(project_id, embeddings, pool.hashes, train, seed)
+    fit = training.fit(x, y, classes, pool=lent, seed=seed)
     before = registry.load_head(parent) if parent is not None and parent.encoder_digest == embeddings.digest else None
     measured, is_worse = _evaluate(embeddings, fit, train, holdout, classes, before, parent)
     snapshot = _snapshot(project, known)
@@ -63,7 +64,7 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
             "labels": len(train),
             "holdout": len(holdout),
             "class_counts": dict(Counter(row.label for row in train)),
-            "graph_items": len(graph),
+            "graph_nodes": fit.graph_nodes,
             "seconds": round(fit.seconds, 3),
         },
     )
@@ -76,11 +77,15 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
         return _report(version)
 
 
-def _graph(hashes: Sequence[str], seed: int) -> Sequence[str]:
-    if len(hashes) <= GRAPH_ITEMS:
-        return hashes
-    rows = np.random.default_rng(seed).choice(len(hashes), GRAPH_ITEMS, replace=False)
-    return [hashes[row] for row in np.sort(rows)]
+def _pool(
+    project_id: int, embeddings: Embeddings, hashes: Sequence[str], train: Sequence[Labelled], seed: int
+) -> Unlabelled | None:
+    """The neighbour graph around the labelled items, while they are few enough for it to help."""
+    if len(train) > training.PROPAGATION_LABELS or not hashes:
+        return None
+    labels = as_keys(row.content_hash for row in train)
+    graph = open_graph(project_id, embeddings, np.union1d(as_keys(hashes), labels), labels)
+    return Unlabelled.draw(graph, labels, reader(embeddings), seed)
 
 
 def _arrays(

@@ -9,7 +9,7 @@ from dbos import DBOS
 
 from backend.database import Alert, Event, Round, now, transaction
 from backend.errors import NextbatchError
-from backend.rounds import choose, encoding, learn, source
+from backend.rounds import choose, encoding, graph, learn, source
 
 log = structlog.get_logger()
 P = ParamSpec("P")
@@ -74,7 +74,9 @@ def sync(project_id: int, number: int) -> dict[str, Any]:
 def encode_items(project_id: int, number: int) -> dict[str, Any]:
     """Encode what has no embedding yet. Vectors are keyed by content, so a repetition finds them."""
     _enter(project_id, number, "encode")
-    return encoding.encode_new(project_id, _progress(project_id, number))
+    encoded = encoding.encode_new(project_id, _progress(project_id, number))
+    graph.refresh(project_id)
+    return encoded
 
 
 @step("learn")

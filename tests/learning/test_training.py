@@ -19,9 +19,10 @@ from sklearn.linear_model import LogisticRegression
 
 from backend.errors import NothingToLearnFrom, UnusableTrainingData
 from backend.learning.calibration import fit_temperature, log_loss
+from backend.learning.candidates import Unlabelled
 from backend.learning.folds import assign_folds
 from backend.learning.logistic import solve
-from backend.learning.neighbours import build_graph, propagate
+from backend.learning.neighbours import build
 from backend.learning.training import fit
 
 CLASSES = tuple("0123456789")
@@ -34,6 +35,17 @@ def digits(seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     x, y = load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(x))
     return x[order].astype(np.float32), y[order].astype(np.int64)
+
+
+def lend(x: NDArray[np.floating], labelled: int, pool: slice | None = None) -> Unlabelled:
+    """The graph of the first `labelled` rows and of the pool's rows, by default of all of `x`."""
+    rows = np.arange(len(x)) if pool is None else np.concatenate([np.arange(labelled), np.arange(len(x))[pool]])
+    keys = np.array([f"{row:05d}".encode() for row in rows])
+
+    def read(wanted: NDArray[np.bytes_]) -> NDArray[np.floating]:
+        return x[wanted.astype(np.int64)]
+
+    return Unlabelled.draw(build(keys, read), keys[:labelled], read, seed=0)
 
 
 @settings(max_examples=15, deadline=None)
@@ -86,41 +98,6 @@ def test_problems_solved_together_have_the_optima_of_each_alone() -> None:
         assert float(together.objective[at]) == pytest.approx(oracle.fun, rel=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 40), alpha=st.sampled_from([0.3, 0.9, 0.99]))
-def test_propagation_is_its_closed_form(seed: int, n: int, alpha: float) -> None:
-    random = np.random.default_rng(seed)
-    x = random.normal(size=(n, 5))
-    sources = np.zeros((n, 3), np.float32)
-    sources[: max(1, n // 4), seed % 3] = 1
-
-    found = propagate(build_graph(torch.tensor(x).float(), neighbours=4), sources, alpha, tolerance=1e-6)
-
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-    cosine = unit @ unit.T
-    np.fill_diagonal(cosine, -2)
-    adjacency = np.zeros((n, n))
-    for row in range(n):
-        for column in np.argsort(-cosine[row])[: min(4, n - 1)]:
-            adjacency[row, column] = max(cosine[row, column], 0) ** 3
-    adjacency += adjacency.T
-    degrees = adjacency.sum(axis=1)
-    inverse = np.where(degrees > 0, 1 / np.sqrt(np.where(degrees > 0, degrees, 1)), 0)
-    affinity = inverse[:, None] * adjacency * inverse
-    expected = (1 - alpha) * np.linalg.solve(np.eye(n) - alpha * affinity, sources)
-    np.testing.assert_allclose(found, expected, atol=2e-4)
-
-
-def test_the_graph_does_not_depend_on_its_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.tensor(digits()[0][:300])
-    whole = build_graph(x).affinity
-    monkeypatch.setattr("backend.learning.neighbours._BLOCK_BYTES", 300 * 4 * 7)
-
-    blocked = build_graph(x).affinity
-
-    assert abs(whole - blocked).max() < 1e-5
-
-
 def test_calibration_undoes_overconfidence() -> None:
     random = np.random.default_rng(0)
     logits = random.normal(size=(4_000, 5)) * 2
@@ -154,7 +131,7 @@ def test_the_pool_helps_while_labels_are_few() -> None:
         x, y = digits(seed)
         known, test, pool = slice(0, 60), slice(1_300, None), slice(60, 1_300)
         plain = fit(x[known], y[known], CLASSES, seed=seed)
-        helped = fit(x[known], y[known], CLASSES, x[pool], seed=seed)
+        helped = fit(x[known], y[known], CLASSES, lend(x, 60, pool), seed=seed)
         gains.append(np.subtract(*[(r.head.predict(x[test]).argmax(1) == y[test]).mean() for r in (helped, plain)]))
 
     assert helped.method == "propagation"
@@ -168,7 +145,7 @@ def test_a_pool_that_misleads_does_no_harm() -> None:
     y = (x[:, 0] > 0).astype(np.int64)  # the pool's clusters lie along other, far longer directions
     x[:, 1:4] = random.normal(size=(3, 3))[random.integers(0, 3, 1_200)] * 50 + random.normal(size=(1_200, 3))
 
-    plain, helped = fit(x[:150], y[:150], ("no", "yes")), fit(x[:150], y[:150], ("no", "yes"), x[150:500])
+    plain, helped = fit(x[:150], y[:150], ("no", "yes")), fit(x[:150], y[:150], ("no", "yes"), lend(x[:500], 150))
 
     best = min(helped.candidates, key=lambda candidate: candidate.log_loss)
     right = [(report.head.predict(x[500:]).argmax(axis=1) == y[500:]).mean() for report in (plain, helped)]
@@ -192,10 +169,10 @@ def test_out_of_fold_probabilities_foretell_the_accuracy() -> None:
 
 def test_the_same_arguments_give_the_same_bits_in_another_process() -> None:
     program = (
-        "from tests.learning.test_training import digits, CLASSES\n"
+        "from tests.learning.test_training import digits, lend, CLASSES\n"
         "from backend.learning.training import fit\n"
         "x, y = digits()\n"
-        "print(fit(x[:80], y[:80], CLASSES, x[80:], seed=7).head.digest)"
+        "print(fit(x[:80], y[:80], CLASSES, lend(x, 80), seed=7).head.digest)"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
 
@@ -213,7 +190,7 @@ def test_the_same_arguments_give_the_same_bits_in_another_process() -> None:
 def test_few_labels_and_unseen_classes_still_give_probabilities(count: int, pool: bool) -> None:
     x, y = digits()
 
-    found = fit(x[:count], y[:count] % 3, CLASSES, x[count:500] if pool else None)
+    found = fit(x[:count], y[:count] % 3, CLASSES, lend(x[:500], count) if pool else None)
 
     p = found.head.predict(x[:500])
     assert found.classes_seen <= 3
@@ -226,7 +203,7 @@ def test_few_labels_and_unseen_classes_still_give_probabilities(count: int, pool
 def test_one_class_gives_laplaces_probabilities() -> None:
     x, _ = digits()
 
-    found = fit(x[:7], np.full(7, 2), ("a", "b", "c"), x[7:300])
+    found = fit(x[:7], np.full(7, 2), ("a", "b", "c"), lend(x[:300], 7))
 
     np.testing.assert_allclose(found.head.predict(x), np.tile([0.1, 0.1, 0.8], (len(x), 1)), atol=1e-5)
 
@@ -251,7 +228,7 @@ def test_broken_embeddings_and_constant_features_are_survived() -> None:
     x = x.astype(np.float16)
     x[3, 5], x[700, 1] = np.nan, np.inf
 
-    found = fit(x[:200], y[:200], CLASSES, x[200:])
+    found = fit(x[:200], y[:200], CLASSES, lend(x, 200))
 
     assert (found.dropped, found.labels) == (1, 199)
     assert np.isfinite(found.head.weights).all()
@@ -261,7 +238,7 @@ def test_duplicates_and_zero_embeddings_are_survived() -> None:
     x = np.repeat(np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], np.float16), 20, axis=0)
     y = np.repeat([0, 1, 2], 20)
 
-    found = fit(x, y, ("a", "b", "c"), x)
+    found = fit(x, y, ("a", "b", "c"), lend(np.tile(x, (2, 1)), len(x)))
 
     assert (found.head.predict(x).argmax(axis=1) == y).all()
 
@@ -276,4 +253,4 @@ def test_what_cannot_be_fitted_says_why() -> None:
     with pytest.raises(UnusableTrainingData, match="shape"):
         fit(x, y[:-1], CLASSES)
     with pytest.raises(UnusableTrainingData, match="pool"):
-        fit(x[:50], y[:50], CLASSES, x[:, :3])
+        fit(x[:50], y[:50], CLASSES, lend(x[:, :3], 50))
