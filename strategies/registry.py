@@ -15,16 +15,27 @@ GROUP = "nextbatch.strategies"
 
 BUILT_IN = (
     "auto",
+    "badge",
+    "bald",
     "class_balanced_margin",
+    "consensus_entropy",
+    "deepfool",
+    "density",
+    "egl",
     "entropy",
+    "gini",
     "k_center_greedy",
+    "kl_divergence",
     "least_confidence",
     "margin",
     "margin_clusters",
     "max_herding",
+    "mean_std",
     "random",
     "ratio",
     "typiclust",
+    "variation_ratio",
+    "vote_entropy",
 )
 """A built-in named x registers itself when ``strategies.x`` is imported, as a plug-in does when its module is."""
 

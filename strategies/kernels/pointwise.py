@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.kernels.blocks import blocks
+from strategies.kernels.blocks import CACHE_BYTES, blocks
+
+_TINY = np.finfo(np.float32).tiny
 
 
 def top2(probabilities: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -25,10 +27,31 @@ def entropy(probabilities: NDArray[Any]) -> NDArray[np.float32]:
     """-Σ p log p of each row, (n,) float32 in nats, with 0 log 0 = 0."""
     n, classes = probabilities.shape
     result = np.zeros(n, dtype=np.float32)
-    for rows in blocks(n, 12 * classes):
-        block = np.array(probabilities[rows], dtype=np.float32)
-        logarithm = np.zeros_like(block)
-        np.log(block, out=logarithm, where=block > 0)
-        np.multiply(block, logarithm, out=block)
-        result[rows] = -block.sum(axis=1)
+    for rows in blocks(n, 12 * classes, CACHE_BYTES):
+        result[rows] = -plogp(np.asarray(probabilities[rows], dtype=np.float32)).sum(axis=1)
     return result + np.float32(0)  # -0.0 becomes 0.0
+
+
+def plogp(block: NDArray[np.float32]) -> NDArray[np.float32]:
+    """p log p of every element, 0 for 0. Without a mask: that is four times slower."""
+    result = np.maximum(block, _TINY)
+    np.log(result, out=result)
+    result *= block
+    return result
+
+
+def gini(probabilities: NDArray[Any]) -> NDArray[np.float32]:
+    """1 - Σ p² of each row, (n,) float32."""
+    n, classes = probabilities.shape
+    result = np.zeros(n, dtype=np.float32)
+    for rows in blocks(n, 8 * classes, CACHE_BYTES):
+        block = np.asarray(probabilities[rows], dtype=np.float32)
+        result[rows] = 1 - np.square(block).sum(axis=1)
+    return result.clip(min=0)
+
+
+def residuals(probabilities: NDArray[Any]) -> NDArray[np.float32]:
+    """p - e of each row (n, K), where e marks the most probable class (the lower of equals): (n, K) float32."""
+    result = np.array(probabilities, dtype=np.float32)
+    result[np.arange(len(result)), result.argmax(axis=1)] -= 1
+    return result
