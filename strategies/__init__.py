@@ -19,8 +19,11 @@ if TYPE_CHECKING:
         WrongParameter,
         WrongValue,
     )
+    from strategies.pointwise import Pointwise, Scores
     from strategies.registry import create, find, names, register
     from strategies.running import run
+    from strategies.values import choice
+    from strategies.wrapping import Wrapper, part
 
 __all__ = [
     "BadRequest",
@@ -30,28 +33,36 @@ __all__ = [
     "DuplicateStrategy",
     "MissingInput",
     "Needs",
+    "Pointwise",
     "Request",
+    "Scores",
     "Selection",
     "Strategy",
     "StrategyError",
     "Task",
     "UnknownStrategy",
+    "Wrapper",
     "WrongParameter",
     "WrongValue",
+    "choice",
     "create",
     "find",
     "highest",
     "names",
     "parameter",
     "parameters",
+    "part",
     "register",
     "run",
 ]
 
 _HOMES = {
     "contract": ("Cost", "Needs", "Request", "Selection", "Strategy", "Task", "highest", "parameter", "parameters"),
+    "pointwise": ("Pointwise", "Scores"),
     "registry": ("create", "find", "names", "register"),
     "running": ("run",),
+    "values": ("choice",),
+    "wrapping": ("Wrapper", "part"),
 }
 _HOME = {name: home for home, members in _HOMES.items() for name in members}
 

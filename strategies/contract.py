@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from strategies.errors import BadRequest, BadSelection, WrongValue
+from strategies.values import Range, Values
 
 Number = TypeVar("Number", int, float)
 Fact = str | int | float
@@ -27,6 +28,9 @@ class Needs(enum.Flag):
     EMBEDDINGS = enum.auto()
     SAMPLES = enum.auto()
     LABELLED = enum.auto()
+    LINEAR_HEAD = enum.auto()
+    COSTS = enum.auto()
+    GROUPS = enum.auto()
 
 
 class Task(enum.StrEnum):
@@ -59,6 +63,8 @@ class Request:
     probabilities: (n, K) float32, rows sum to one. logits: (n, K) float32.
     embeddings: (n, d) float16 or float32, may be a read-only memory map.
     samples: (T, n, K) float32, probabilities of T plausible heads.
+    head_weights: (d, K) and head_bias: (K,), float32, with ``embeddings @ head_weights + head_bias`` the logits.
+    costs: (n,) above zero, what a label takes, in any one unit. groups: (n,) integers, say of a camera or a source.
     labelled_embeddings: (l, d); labelled_classes: (l,) int64, below K.
     excluded: ids that must not be picked: locked, in flight, skipped.
     """
@@ -71,6 +77,10 @@ class Request:
     logits: NDArray[np.floating[Any]] | None = None
     embeddings: NDArray[np.floating[Any]] | None = None
     samples: NDArray[np.floating[Any]] | None = None
+    head_weights: NDArray[np.floating[Any]] | None = None
+    head_bias: NDArray[np.floating[Any]] | None = None
+    costs: NDArray[np.floating[Any]] | None = None
+    groups: NDArray[np.integer[Any]] | None = None
     labelled_embeddings: NDArray[np.floating[Any]] | None = None
     labelled_classes: NDArray[np.integer[Any]] | None = None
     excluded: frozenset[Any] = frozenset()
@@ -80,21 +90,25 @@ class Request:
             raise BadRequest(problem=f"ids must be a vector of int64 or unicode, not {self.ids.dtype}{self.ids.shape}.")
         if self.budget < 0:
             raise BadRequest(problem=f"the budget is {self.budget}, below zero.")
-        for name, rows_axis, rank in (
-            ("probabilities", 0, 2),
-            ("logits", 0, 2),
-            ("embeddings", 0, 2),
-            ("samples", 1, 3),
+        for name, rows_axis, rank, kinds in (
+            ("probabilities", 0, 2, "f"),
+            ("logits", 0, 2, "f"),
+            ("embeddings", 0, 2, "f"),
+            ("samples", 1, 3, "f"),
+            ("costs", 0, 1, "f"),
+            ("groups", 0, 1, "iu"),
         ):
             array = getattr(self, name)
             if array is None:
                 continue
-            if array.ndim != rank or array.shape[rows_axis] != len(self.ids) or array.dtype.kind != "f":
+            if array.ndim != rank or array.shape[rows_axis] != len(self.ids) or array.dtype.kind not in kinds:
                 raise BadRequest(
                     problem=f"{name} are {array.dtype}{array.shape}, but there are {len(self.ids)} candidates."
                 )
-            if name != "embeddings" and self.classes and array.shape[-1] != self.classes:
+            if name in ("probabilities", "logits", "samples") and self.classes and array.shape[-1] != self.classes:
                 raise BadRequest(problem=f"{name} have {array.shape[-1]} columns for {self.classes} classes.")
+        if self.costs is not None and (self.costs <= 0).any():
+            raise BadRequest(problem=f"a label of {self.ids[self.costs <= 0][0]!s} costs nothing, or less.")
         self._check_labelled()
 
     def _check_labelled(self) -> None:
@@ -138,11 +152,11 @@ class Request:
         utilities: ArrayLike,
         *,
         reason: str,
-        propensity: float = np.nan,
+        propensity: ArrayLike = np.nan,
         diagnostics: Mapping[str, Fact] | None = None,
         **facts: NDArray[Any],
     ) -> Selection:
-        """These rows in this order. `utilities` and `facts` are aligned with the picks, not with the pool."""
+        """These rows in this order. What is given of them is aligned with the picks, not with the pool."""
         return self._selection(
             np.asarray(rows, dtype=np.int64), utilities, reason, propensity, diagnostics or {}, facts
         )
@@ -152,7 +166,7 @@ class Request:
         rows: NDArray[np.int64],
         utilities: ArrayLike,
         reason: str,
-        propensity: float,
+        propensity: ArrayLike,
         diagnostics: Mapping[str, Fact],
         facts: Mapping[str, NDArray[Any]],
     ) -> Selection:
@@ -202,12 +216,10 @@ class Strategy(ABC):
     cost: ClassVar[Cost]
 
     def __post_init__(self) -> None:
-        for name, (default, low, high) in parameters(type(self)).items():
+        for name, values in parameters(type(self)).items():
             value = getattr(self, name)
-            kinds = (int, float) if isinstance(default, float) else (type(default),)
-            if type(value) not in kinds or not low <= value <= high:
-                kind = "a number" if isinstance(default, float) else "a whole number"
-                raise WrongValue(name=self.name, parameter=name, rule=f"{kind} from {low} to {high}", value=value)
+            if not values.allow(value):
+                raise WrongValue(name=self.name, parameter=name, rule=values.rule, value=value)
 
     @abstractmethod
     def select(self, request: Request) -> Selection:
@@ -215,16 +227,18 @@ class Strategy(ABC):
 
 
 def parameter(default: Number, low: Number, high: Number) -> Number:
-    """Declare a parameter of a strategy: its default and the values that make sense, both ends included."""
-    declared: Number = field(default=default, metadata={"range": (default, low, high)})
+    """Declare a number that a strategy takes: its default and the ends, both included, of what makes sense."""
+    declared: Number = field(default=default, metadata={"values": Range(default, low, high)})
     return declared
 
 
-def parameters(strategy: type[Strategy]) -> dict[str, tuple[Any, Any, Any]]:
-    """The parameters of a strategy's class: name to (default, lowest, highest)."""
+def parameters(strategy: type[Strategy]) -> dict[str, Values]:
+    """The parameters of a strategy's class, name to values; those of a number unpack as default, lowest, highest."""
     if not is_dataclass(strategy):
         return {}
-    return {declared.name: declared.metadata["range"] for declared in fields(strategy) if "range" in declared.metadata}
+    return {
+        declared.name: declared.metadata["values"] for declared in fields(strategy) if "values" in declared.metadata
+    }
 
 
 def highest(utilities: NDArray[np.float64], ids: NDArray[Any], count: int) -> NDArray[np.int64]:

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from strategies import kernels
-from strategies.contract import Cost, Needs, Request, Selection, Strategy
+from strategies.contract import Needs, Request
+from strategies.pointwise import Pointwise, Scores
 from strategies.registry import register
 
 
 @register("entropy")
 @dataclass(frozen=True)
-class Entropy(Strategy):
+class Entropy(Pointwise):
     """Pick the items whose predicted distribution is most uncertain.
 
     Utility is ``-Σ p log p`` in [0, log K] nats, with 0 log 0 = 0, from probabilities (n, K). On a balanced image
@@ -19,9 +20,8 @@ class Entropy(Strategy):
     """
 
     needs = Needs.PROBABILITIES
-    cost = Cost.POINTWISE
 
-    def select(self, request: Request) -> Selection:
+    def score(self, request: Request) -> Scores:
         assert request.probabilities is not None
         nats = kernels.entropy(request.probabilities)
-        return request.take_highest(nats, reason="its classes have an entropy of {nats:.2f} nats", nats=nats)
+        return Scores(nats, "its classes have an entropy of {nats:.2f} nats", {"nats": nats})

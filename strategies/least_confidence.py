@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from strategies import kernels
-from strategies.contract import Cost, Needs, Request, Selection, Strategy
+from strategies.contract import Needs, Request
+from strategies.pointwise import Pointwise, Scores
 from strategies.registry import register
 
 
 @register("least_confidence")
 @dataclass(frozen=True)
-class LeastConfidence(Strategy):
+class LeastConfidence(Pointwise):
     """Pick the items whose most probable class is least probable.
 
     Utility is ``1 - p1`` in [0, 1 - 1/K], from probabilities (n, K). With many classes it asks for items that
@@ -19,9 +20,8 @@ class LeastConfidence(Strategy):
     """
 
     needs = Needs.PROBABILITIES
-    cost = Cost.POINTWISE
 
-    def select(self, request: Request) -> Selection:
+    def score(self, request: Request) -> Scores:
         assert request.probabilities is not None
         first, _ = kernels.top2(request.probabilities)
-        return request.take_highest(1 - first, reason="its best class has only {best:.0%}", best=first)
+        return Scores(1 - first, "its best class has only {best:.0%}", {"best": first})

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from strategies import kernels
-from strategies.contract import Cost, Needs, Request, Selection, Strategy
+from strategies.contract import Needs, Request
+from strategies.pointwise import Pointwise, Scores
 from strategies.registry import register
 
 
 @register("margin")
 @dataclass(frozen=True)
-class Margin(Strategy):
+class Margin(Pointwise):
     """Pick the items whose two most probable classes are closest.
 
     Utility is ``-(p1 - p2)`` in [-1, 0], from probabilities (n, K). Cheap and hard to beat once there are some
@@ -19,10 +20,10 @@ class Margin(Strategy):
     """
 
     needs = Needs.PROBABILITIES
-    cost = Cost.POINTWISE
+    lowest = -1.0
 
-    def select(self, request: Request) -> Selection:
+    def score(self, request: Request) -> Scores:
         assert request.probabilities is not None
         first, second = kernels.top2(request.probabilities)
         gap = first - second
-        return request.take_highest(-gap, reason="its two best classes are {gap:.0%} apart", gap=gap)
+        return Scores(-gap, "its two best classes are {gap:.0%} apart", {"gap": gap})

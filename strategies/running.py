@@ -16,8 +16,14 @@ INPUTS = {
     Needs.EMBEDDINGS: ("embeddings",),
     Needs.SAMPLES: ("samples",),
     Needs.LABELLED: ("labelled_embeddings", "labelled_classes"),
+    Needs.LINEAR_HEAD: ("head_weights", "head_bias"),
+    Needs.COSTS: ("costs",),
+    Needs.GROUPS: ("groups",),
 }
 """Which fields of a Request each need stands for."""
+
+WHOLE = Needs.LABELLED | Needs.LINEAR_HEAD
+"""Needs whose arrays are not aligned with the pool."""
 
 _BLOCK = 1 << 14
 
@@ -47,6 +53,21 @@ def _require(strategy: Strategy, request: Request) -> None:
     if missing:
         needed = ", ".join(n for need in strategy.needs for n in INPUTS[need])
         raise MissingInput(name=strategy.name, missing=", ".join(missing), needs=needed)
+    if Needs.LINEAR_HEAD in strategy.needs | strategy.uses:
+        _check_head(request)
+
+
+def _check_head(request: Request) -> None:
+    weights, bias, embeddings = request.head_weights, request.head_bias, request.embeddings
+    if weights is None or bias is None:
+        return
+    columns = request.classes or weights.shape[-1]
+    rows = weights.shape[0] if embeddings is None else embeddings.shape[1]
+    if weights.shape != (rows, columns) or bias.shape != (columns,):
+        fits = f"embeddings of {rows} dimensions and {columns} classes"
+        raise BadRequest(problem=f"a head of weights {weights.shape} and bias {bias.shape} does not fit {fits}.")
+    if not (np.isfinite(weights).all() and np.isfinite(bias).all()):
+        raise BadRequest(problem="the head has a weight that is not finite.")
 
 
 def _pickable(strategy: Strategy, request: Request) -> tuple[NDArray[np.int64], dict[str, Fact]]:
@@ -60,7 +81,7 @@ def _pickable(strategy: Strategy, request: Request) -> tuple[NDArray[np.int64], 
             raise BadRequest(problem=f"excluded holds {strangers[0]!r}, but the ids are {ids.dtype}.")
         barred[:] = np.fromiter((i in request.excluded for i in ids.tolist()), dtype=bool, count=len(ids))
     unusable = np.zeros(len(ids), dtype=bool)
-    for need in strategy.needs & ~Needs.LABELLED:
+    for need in strategy.needs & ~WHOLE:
         for name in INPUTS[need]:
             unusable |= ~_finite(getattr(request, name), axis=1 if name == "samples" else 0)
     if Needs.PROBABILITIES in strategy.needs and request.probabilities is not None:
@@ -81,11 +102,12 @@ def _pickable(strategy: Strategy, request: Request) -> tuple[NDArray[np.int64], 
 def _restrict(strategy: Strategy, request: Request, rows: NDArray[np.int64]) -> Request:
     """The request with these candidates only, with the inputs that the strategy declares, read-only."""
     declared = {n for need in strategy.needs | strategy.uses for n in INPUTS[need]}
+    unaligned = {n for need in WHOLE for n in INPUTS[need]}
     whole = len(rows) == len(request.ids) and bool(np.all(rows[:-1] < rows[1:]))
     fields: dict[str, Any] = {n: None for names in INPUTS.values() for n in names}
     for name in declared:
         array = getattr(request, name)
-        if array is None or name.startswith("labelled"):
+        if array is None or name in unaligned:
             fields[name] = None if array is None else _read_only(array)
         else:
             cut = array if whole else (array[:, rows] if name == "samples" else array[rows])
@@ -115,7 +137,7 @@ def _finite(array: NDArray[Any], axis: int) -> NDArray[np.bool_]:
     layers = [array] if axis == 0 else list(array)
     for layer in layers:
         for rows, block in _blocks(layer):
-            finite[rows] &= np.isfinite(block).all(axis=1)
+            finite[rows] &= np.isfinite(block).reshape(len(block), -1).all(axis=1)
     return finite
 
 

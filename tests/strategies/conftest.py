@@ -34,6 +34,10 @@ def pool() -> Callable[..., Request]:
             "samples": rng.dirichlet(np.ones(CLASSES), (3, n)).astype(np.float32),
             "labelled_embeddings": embeddings(labels),
             "labelled_classes": rng.integers(0, CLASSES, labels),
+            "head_weights": rng.normal(size=(dimensions, CLASSES)).astype(np.float32),
+            "head_bias": rng.normal(size=CLASSES).astype(np.float32),
+            "costs": rng.uniform(0.5, 4.0, n).astype(np.float32),
+            "groups": rng.integers(0, 4, n),
         }
         return Request(**{**fields, **changes})
 

@@ -24,8 +24,11 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
+PER_ITEM = ("probabilities", "logits", "embeddings", "costs", "groups")
+
+
 def reordered(request: Request, order: np.ndarray[Any, Any]) -> Request:
-    cut = {n: getattr(request, n)[order] for n in ("ids", "probabilities", "logits", "embeddings")}
+    cut = {n: getattr(request, n)[order] for n in ("ids", *PER_ITEM)}
     return replace(request, samples=request.samples[:, order], **cut)
 
 
@@ -223,7 +226,10 @@ def pool(n, d, folder):
     embeddings = np.memmap(folder / f"{n}.f16", dtype=np.float16, mode="r", shape=(n, d))
     return Request(ids=np.arange(n), budget=20, embeddings=embeddings,
                    probabilities=rng.dirichlet(np.ones(10), n).astype(np.float32),
-                   labelled_embeddings=embeddings[:20], labelled_classes=np.arange(20) % 10)
+                   labelled_embeddings=embeddings[:20], labelled_classes=np.arange(20) % 10,
+                   samples=rng.dirichlet(np.ones(10), (3, n)).astype(np.float32),
+                   head_weights=rng.normal(size=(d, 10)).astype(np.float32), head_bias=np.zeros(10, np.float32),
+                   costs=rng.uniform(1, 9, n).astype(np.float32), groups=np.arange(n) % 7)
 
 def data_bytes():
     lines = Path("/proc/self/status").read_text().splitlines()

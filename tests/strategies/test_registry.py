@@ -22,9 +22,10 @@ from strategies.registry import BUILT_IN, register
 
 def test_the_public_names_are_these() -> None:
     assert sorted(strategies.__all__) == [
-        "BadRequest", "BadSelection", "BrokenPlugin", "Cost", "DuplicateStrategy", "MissingInput", "Needs", "Request",
-        "Selection", "Strategy", "StrategyError", "Task", "UnknownStrategy", "WrongParameter", "WrongValue", "create",
-        "find", "highest", "names", "parameter", "parameters", "register", "run",
+        "BadRequest", "BadSelection", "BrokenPlugin", "Cost", "DuplicateStrategy", "MissingInput", "Needs", "Pointwise",
+        "Request", "Scores", "Selection", "Strategy", "StrategyError", "Task", "UnknownStrategy", "Wrapper",
+        "WrongParameter", "WrongValue", "choice", "create", "find", "highest", "names", "parameter", "parameters",
+        "part", "register", "run",
     ]  # fmt: skip
     assert all(getattr(strategies, name) is not None for name in strategies.__all__)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from strategies import BadRequest, BadSelection, Cost, MissingInput, Needs, Request, Selection, Strategy, run
-from strategies.running import INPUTS
+from strategies.running import INPUTS, WHOLE
 
 MakePool = Callable[..., Request]
 FLAGS = [need for need in Needs if need]
@@ -76,6 +76,8 @@ class TestNeeds:
             probabilities=request.probabilities[order],
             logits=request.logits[order],
             embeddings=request.embeddings[order],
+            costs=request.costs[order],
+            groups=request.groups[order],
             samples=request.samples[:, order],
         )
         strategy, seen = probe(need)
@@ -85,10 +87,12 @@ class TestNeeds:
         assert seen[0].ids.tolist() == request.ids[9:].tolist()
         for name in INPUTS[need]:
             whole = getattr(request, name)
-            rows = {"samples": np.s_[:, 9:]}.get(name, np.s_[:] if name.startswith("labelled") else np.s_[9:])
+            rows = {"samples": np.s_[:, 9:]}.get(name, np.s_[:] if need in WHOLE else np.s_[9:])
             assert np.array_equal(getattr(seen[0], name), whole[rows])
 
     def test_rows_that_are_not_finite_never_reach_it(self, need: Needs, pool: MakePool) -> None:
+        if need in Needs.LINEAR_HEAD | Needs.GROUPS:
+            pytest.skip("a head is refused as a whole, and a whole number is finite")
         request = pool(20)
         name = INPUTS[need][0]
         array = getattr(request, name).copy()
@@ -157,6 +161,9 @@ def test_an_answer_that_breaks_the_contract_is_refused(
         ({"probabilities": np.full((300, 5), 0.9, dtype=np.float32)}, "do not sum to one"),
         ({"probabilities": np.full((299, 5), 0.2, dtype=np.float32)}, "299"),
         ({"probabilities": np.full((300, 4), 0.25, dtype=np.float32)}, "4 columns for 5 classes"),
+        ({"costs": np.arange(300.0)}, "item-00000 costs nothing"),
+        ({"costs": np.ones(299)}, "299"),
+        ({"groups": np.ones(300)}, "float64"),
         ({"labelled_classes": np.arange(3)}, "12 labelled embeddings, but 3"),
         ({"labelled_classes": np.full(12, 5)}, "span 5 to 5 for 5 classes"),
         ({"labelled_classes": np.full(12, 0.5)}, "not integers"),
@@ -168,6 +175,25 @@ def test_a_request_that_makes_no_sense_is_refused(change: dict[str, Any], compla
 
     with pytest.raises(BadRequest, match=complaint):
         run(strategy, replace(pool(), **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"head_weights": np.ones((3, 5))}, r"weights \(3, 5\).* 16 dimensions and 5 classes"),
+        ({"head_bias": np.ones(4)}, r"bias \(4,\)"),
+        ({"head_bias": np.full(5, np.nan)}, "not finite"),
+    ],
+)
+def test_a_head_that_does_not_fit_is_refused_where_it_is_used(
+    change: dict[str, Any], complaint: str, pool: MakePool
+) -> None:
+    request = replace(pool(), **change)
+
+    with pytest.raises(BadRequest, match=complaint):
+        run(probe(Needs.LINEAR_HEAD | Needs.EMBEDDINGS)[0], request)
+
+    assert len(run(probe(Needs.EMBEDDINGS)[0], request)) == 10
 
 
 def test_ties_go_to_the_lower_id_and_nan_comes_last(pool: MakePool) -> None:
