@@ -69,7 +69,11 @@ class ProjectSettings(Table):
 
 
 class Item(Table):
-    """One thing that can be labelled. `content_hash` is known once its bytes were read."""
+    """One thing that can be labelled. `content_hash` is known once its bytes were read.
+
+    `validator` is what the pool's source said of the bytes when it was last listed: while it says the same, they are.
+    Empty where a source tells nothing; NULL for what no listing names, such as a task.
+    """
 
     __tablename__ = "items"
     __table_args__ = (
@@ -82,6 +86,7 @@ class Item(Table):
     key: Mapped[str] = mapped_column(sa.String(40))  # sha256 of the URI, 160 bits: what tasks carry as nextbatch_key
     uri: Mapped[str] = mapped_column(sa.Text)
     content_hash: Mapped[str | None] = mapped_column(sa.String(64))
+    validator: Mapped[str | None] = mapped_column(sa.Text)
     task_id: Mapped[int | None]
     is_holdout: Mapped[bool] = mapped_column(default=False)
     state: Mapped[str] = mapped_column(sa.String(8), default="new")  # new | encoded | failed | gone

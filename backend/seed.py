@@ -12,9 +12,12 @@ import sqlalchemy as sa
 
 from backend import configuration
 from backend.database import Item, Project, ProjectSettings, Round, project_named, reading, transaction
-from backend.errors import FolderOutsideRoot, MissingSetting, RoundFailed, UnknownProject
+from backend.errors import MissingSetting, RoundFailed, UnknownProject
 from backend.pool import catalog
-from backend.pool.folders import IMAGE_SUFFIXES, read_folder
+from backend.pool.folders import read_folder
+from backend.pool.listing import list_pool, local_uri
+from backend.pool.refresh import refresh
+from backend.rounds.encoding import source_config
 from backend.rounds.queue import prepare_database, request_round
 from backend.rounds.source import open_studio, studio_project_id_of
 from backend.settings import ProjectConfig, settings
@@ -132,37 +135,50 @@ def _settings_row(project: Project) -> ProjectSettings:
 
 
 def _add_items(studio: Studio, project: Project, config: ProjectConfig, task: LabelTask, progress: Progress) -> int:
-    """Items of a folder become tasks at once (reorder) or when they are picked (create); the holdout always does."""
-    if config.pool.source != "folder":
+    """What the pool lists becomes tasks at once (reorder) or when it is picked (create); the holdout always does."""
+    listing = list_pool(config.pool, source_config(config))
+    if listing is None:
         return 0  # tasks that are in Label Studio already are pulled by the first round's sync
     root = settings().data_root
-    if root is None:
-        raise MissingSetting(
-            name="NEXTBATCH_DATA_ROOT", mend="Set it to a folder above the pool; nothing else is read."
-        )
-    pool = _sample(_images(Path(config.pool.path or ".")), config.pool.max_items, config.seed)
     holdout = _sample(_labelled(config.pool.holdout_path), config.pool.holdout_items, config.seed + 1)
-    labels: dict[str, str | None] = {_uri(path, root): None for path in pool}
-    labels |= {_uri(path, root): label for path, label in holdout}
+    labels = {local_uri(path, root): label for path, label in holdout}
     with transaction() as session:
-        items = [catalog.NewItem(uri, is_holdout=label is not None) for uri, label in labels.items()]
-        added = catalog.add_items(session, project.id, items)
-    for folder in (config.pool.path, config.pool.holdout_path):
-        if folder is not None:
-            connect.ensure_local_files(studio, studio_project_id_of(project), Path(folder).resolve())
-    tasks = [
-        connect.TaskToImport(catalog.item_key(uri), {task.data_key: uri}, label)
-        for uri, label in labels.items()
-        if label is not None or config.publish == "reorder"
-    ]
+        held = [catalog.NewItem(uri, is_holdout=True) for uri in labels]
+        added = catalog.add_items(session, project.id, held)
+    progress(f"listing {config.pool.path}")
+    added += refresh(project.id, listing, config.pool.max_items, config.seed, only_new=True).added
+    for line in listing.skipped.lines():
+        progress(line)
+    _show(studio, project, config, progress)
+    tasks = [connect.TaskToImport(catalog.item_key(uri), {task.data_key: uri}, label) for uri, label in labels.items()]
+    if config.publish == "reorder":
+        with reading() as session:
+            listed = catalog.listed_items(session, project.id)
+        tasks += [
+            connect.TaskToImport(key, {**data, task.data_key: uri}, None)
+            for key, uri, data in listed
+            if uri not in labels
+        ]
     progress(f"importing {len(tasks)} tasks into Label Studio")
     task_ids = connect.import_tasks(studio, studio_project_id_of(project), tasks, task, progress)
     _store_task_ids(project.id, task_ids)
     return added
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+def _show(studio: Studio, project: Project, config: ProjectConfig, progress: Progress) -> None:
+    """See to it that Label Studio's pages can show the items; where only a person can, say so."""
+    studio_id = studio_project_id_of(project)
+    folders = (config.pool.path if config.pool.source == "folder" else None, config.pool.holdout_path)
+    for folder in folders:
+        if folder is not None:
+            connect.ensure_local_files(studio, studio_id, Path(folder).resolve())
+    if config.pool.source == "s3":
+        bucket = (config.pool.path or "").removeprefix("s3://").partition("/")[0]
+        if bucket not in {storage["bucket"] for storage in studio.get("/api/storages/s3", {"project": studio_id})}:
+            progress(
+                f"Label Studio does not show images of the bucket {bucket} yet: give it keys of its own, "
+                "in the project under Settings, Cloud Storage, Add Source Storage (no sync is needed)"
+            )
 
 
 def _labelled(folder: str | None) -> list[tuple[Path, str]]:
@@ -182,14 +198,6 @@ def _sample(rows: Sequence[T], size: int | None, seed: int) -> list[T]:
         return list(rows)
     chosen = np.random.default_rng(seed).choice(len(rows), size, replace=False)
     return [rows[row] for row in sorted(chosen)]
-
-
-def _uri(path: Path, root: Path) -> str:
-    """The address that both Label Studio's page and our sources understand."""
-    try:
-        return f"/data/local-files/?d={path.resolve().relative_to(root.resolve())}"
-    except ValueError:
-        raise FolderOutsideRoot(path=path, root=root) from None
 
 
 def _store_task_ids(project_id: int, task_ids: Mapping[str, int]) -> None:

@@ -61,10 +61,10 @@ class LabelStudioSection(Section):
 
 
 class PoolSection(Section):
-    """Where items come from: `tasks` that are in the Label Studio project already, or a `folder` of images."""
+    """Where items come from: `tasks` of the Label Studio project, or what a folder or an S3 prefix holds."""
 
-    source: Literal["tasks", "folder"] = "tasks"
-    path: str | None = Field(default=None, description="The folder; below NEXTBATCH_DATA_ROOT.")
+    source: Literal["tasks", "folder", "s3"] = "tasks"
+    path: str | None = Field(default=None, description="A folder below NEXTBATCH_DATA_ROOT, or s3://bucket/prefix.")
     holdout_path: str | None = Field(
         default=None, description="Folder of class folders: labelled items for the holdout."
     )

@@ -15,7 +15,21 @@ from backend.pool.folders import digits
 from backend.processes import free_port, stop, wait_until
 from backend.studio.client import Studio
 from backend.studio.server import LabelStudioServer
+from tests.services import images, seaweed
 from tests.services.images import CACHE
+from tests.services.seaweed import S3Server
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Iterator[S3Server]:
+    """An S3 server with 12 digits, and an object that is no image, below one prefix."""
+    with seaweed.running() as server:
+        client = server.client()
+        client.create_bucket(Bucket="pictures")
+        for place, path in enumerate(images.files(12)):
+            client.put_object(Bucket="pictures", Key=f"digits/{place}{path.suffix}", Body=path.read_bytes())
+        client.put_object(Bucket="pictures", Key="digits/notes.txt", Body=b"no image")
+        yield server
 
 
 @pytest.fixture
@@ -91,6 +105,35 @@ def test_seeding_twice_changes_nothing(web: str, studio: Studio, tmp_path: Path)
     assert (stands["tasks"], stands["annotations"]) == (50, 10)
     assert len(stands["backends"]) == len(stands["webhooks"]) == 1
     assert stands["webhooks"][0][2] == {"X-Nextbatch-Secret": "correct-horse"}
+
+
+@pytest.mark.parametrize(("publish", "tasks"), [("reorder", 22), ("create", 10)])
+def test_a_prefix_of_a_bucket_is_seeded_like_a_folder(
+    web: str, pictures: S3Server, studio: Studio, tmp_path: Path, publish: str, tasks: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name, value in pictures.environment.items():
+        monkeypatch.setenv(name, value)
+    name = f"pictures-{uuid.uuid4().hex[:8]}"
+    config = tmp_path / f"{name}.yaml"
+    config.write_text(
+        f"name: {name}\npublish: {publish}\n"
+        f"label_studio: {{title: {name}, labels: ['0','1','2','3','4','5','6','7','8','9']}}\n"
+        f"pool: {{source: s3, path: 's3://pictures/digits', allow_buckets: [pictures],"
+        f" s3_endpoint: {pictures.endpoint}, holdout_path: {web}/test, holdout_items: 10}}\n"
+    )
+    seed = [sys.executable, "-m", "backend.cli", "seed", str(config)]
+
+    first = command(seed)
+    stands = what_stands(studio, name)
+    second = command(seed)
+
+    assert "22 items (22 new), 10 of them holdout; round 1" in first
+    assert "left out 1: not named as an image" in first
+    assert "Add Source Storage" in first
+    assert "22 items (0 new)" in second
+    assert what_stands(studio, name) == stands
+    assert (stands["tasks"], stands["annotations"]) == (tasks, 10)
 
 
 def test_a_wrong_key_gives_its_line_and_the_nearest_name(tmp_path: Path) -> None:

@@ -2,21 +2,46 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Collection
-from datetime import timedelta
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import BaseError, GenericError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import (
+    BaseError,
+    GenericError,
+    InvalidPathError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 from obstore.store import S3Store
 
 from backend.errors import AccessRefused, BucketForbidden, FetchFailed, ItemMissing, ItemTooLarge, SourceUnsupported
 from backend.pool.files import Blob
 
 if TYPE_CHECKING:
+    from boto3 import Session
     from obstore.store import S3Config
 
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object as a listing names it. The `validator` stays the same as long as its bytes do."""
+
+    uri: str
+    size_bytes: int
+    validator: str
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether `Buckets.get` can ask for such a key: it has no empty, . or .. part, and no control character."""
+        parts = self.uri.removeprefix("s3://").split("/")
+        return {"", ".", ".."}.isdisjoint(parts) and _CONTROL.search(self.uri) is None
 
 
 class Buckets:
@@ -54,19 +79,40 @@ class Buckets:
         except (BaseError, OSError, ValueError) as error:
             raise _translated(error, uri) from None
 
-    async def list_prefix(self, uri: str) -> AsyncIterator[str]:
-        """Address of every object below a prefix, in the store's order; folder markers are left out.
+    def list_prefix(self, uri: str) -> Iterator[Listed]:
+        """Every object below a prefix, in the store's order, page by page; blocks. Raises as `get` does.
 
         A prefix ends at a slash: `s3://bucket/cats` gives `cats/1.jpg`, not `cats-old/1.jpg`.
         """
         bucket, prefix = self._allowed(uri.rstrip("/"))
+        last = ""
         try:
-            async for page in obstore.list(await self._store(bucket), prefix or None, chunk_size=1000):
+            for page in obstore.list(self._open(bucket), prefix or None, chunk_size=1000):
                 for entry in page:
-                    if entry["size"] > 0:
-                        yield f"s3://{bucket}/{entry['path']}"
+                    last = entry["path"]
+                    yield _listed(bucket, last, entry["size"], entry["e_tag"], entry["last_modified"])
+        except InvalidPathError:  # one odd key among a million ends obstore's listing: boto3 goes on, slower
+            yield from self._list_any_key(uri, bucket, prefix, last)
         except (BaseError, OSError, ValueError) as error:
             raise _translated(error, uri) from None
+
+    def _list_any_key(self, uri: str, bucket: str, prefix: str, last: str) -> Iterator[Listed]:
+        from botocore import UNSIGNED
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        session, is_anonymous = self._session()
+        timeout_s = self._timeout.total_seconds()
+        config = Config(connect_timeout=timeout_s, read_timeout=timeout_s, retries={"max_attempts": self._retries})
+        if is_anonymous:
+            config = config.merge(Config(signature_version=UNSIGNED))
+        pages = session.client("s3", endpoint_url=self._endpoint, config=config).get_paginator("list_objects_v2")
+        try:
+            for page in pages.paginate(Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", StartAfter=last):
+                for entry in page.get("Contents", ()):
+                    yield _listed(bucket, entry["Key"], entry["Size"], entry.get("ETag"), entry["LastModified"])
+        except (ClientError, BotoCoreError) as error:
+            raise FetchFailed(uri=uri[:100], problem=f"the store cannot be listed ({error})"[:300]) from None
 
     def _allowed(self, uri: str) -> tuple[str, str]:
         """Bucket and key of an address that the project may read. The key is taken as it stands, not decoded."""
@@ -84,12 +130,17 @@ class Buckets:
                 self._stores[bucket] = await asyncio.to_thread(self._open, bucket)
             return self._stores[bucket]
 
-    def _open(self, bucket: str) -> S3Store:
+    def _session(self) -> "tuple[Session, bool]":
+        """boto3's session, and whether it has no credentials."""
         import boto3  # 0.2 s to import, which only those who use S3 should pay
-        from obstore.auth.boto3 import Boto3CredentialProvider
 
         session = boto3.Session(region_name=self._region)
-        is_anonymous = session.get_credentials() is None
+        return session, session.get_credentials() is None
+
+    def _open(self, bucket: str) -> S3Store:
+        from obstore.auth.boto3 import Boto3CredentialProvider
+
+        session, is_anonymous = self._session()
         config: S3Config = {"region": self._region}
         if self._endpoint:
             config["endpoint"] = self._endpoint
@@ -106,6 +157,11 @@ class Buckets:
             },
             retry_config={"max_retries": self._retries, "retry_timeout": self._timeout},
         )
+
+
+def _listed(bucket: str, key: str, size_bytes: int, etag: str | None, modified: datetime) -> Listed:
+    tag = (etag or "").strip('"') or f"{modified.timestamp():f}"
+    return Listed(f"s3://{bucket}/{key}", size_bytes, f"{tag}-{size_bytes:x}")
 
 
 def _translated(error: Exception, uri: str) -> Exception:

@@ -10,7 +10,6 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ from backend.pool.http import HttpClient, shown
 from backend.pool.origin import LabelStudioOrigin, TokenProvider
 from backend.pool.s3 import Buckets
 
-__all__ = ["Blob", "SourceConfig", "Sources"]
+__all__ = ["Blob", "SourceConfig", "Sources", "open_buckets"]
 
 _LOCAL_FILES = "/data/local-files/"
 _UPLOADS = ("/data/upload/", "/storage-data/")
@@ -48,6 +47,18 @@ class SourceConfig:
     timeout_s: float = 30.0
     retries: int = 3
     connections: int = 64
+
+
+def open_buckets(config: SourceConfig) -> Buckets:
+    """S3 as the project may read it; a store is opened when it is first asked for."""
+    return Buckets(
+        config.allow_buckets,
+        endpoint=config.s3_endpoint,
+        region=config.s3_region,
+        max_bytes=config.max_bytes,
+        timeout_s=config.timeout_s,
+        retries=config.retries,
+    )
 
 
 class Sources:
@@ -73,14 +84,7 @@ class Sources:
                 resolver=self._resolver,
             )
         )
-        self._buckets = Buckets(
-            config.allow_buckets,
-            endpoint=config.s3_endpoint,
-            region=config.s3_region,
-            max_bytes=config.max_bytes,
-            timeout_s=config.timeout_s,
-            retries=config.retries,
-        )
+        self._buckets = open_buckets(config)
         return self
 
     async def __aexit__(
@@ -95,10 +99,6 @@ class Sources:
                 return await self._read(uri)
         except TimeoutError:
             raise FetchTimedOut(uri=shown(uri), timeout_s=f"{self._config.timeout_s:g}") from None
-
-    def list_prefix(self, uri: str) -> AsyncIterator[str]:
-        """`s3://bucket/key` of every object below an s3:// prefix. Raises an ItemUnreadable while iterated."""
-        return self._buckets.list_prefix(uri)
 
     async def _read(self, uri: str) -> Blob:
         scheme, separator, rest = uri.partition("://")

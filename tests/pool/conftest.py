@@ -1,16 +1,20 @@
 """Fixtures of the pool's tests: real servers on loopback that answer as they are told, and a real S3."""
 
 import asyncio
+import hashlib
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
+import sqlalchemy as sa
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from backend.pool.sources import Blob, SourceConfig, Sources
+from backend.database import Item, Project, reading, transaction
+from backend.pool import catalog
+from backend.pool.sources import Blob, SourceConfig, Sources, open_buckets
 from tests.services import seaweed
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -98,9 +102,47 @@ def fetch(config: SourceConfig, uri: str | URL, resolver: AbstractResolver | Non
 
 def listed(config: SourceConfig, uri: str) -> list[str]:
     """Every address below a prefix."""
+    return [found.uri for found in open_buckets(config).list_prefix(uri) if found.size_bytes]
 
-    async def run() -> list[str]:
+
+@pytest.fixture
+def project_id(store: str) -> int:
+    """An empty project, on SQLite and on Postgres."""
+    assert store
+    with transaction() as session:
+        project = Project(name="birds", config={"name": "birds"})
+        session.add(project)
+    return project.id
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the catalogue says of an item."""
+
+    state: str
+    content_hash: str | None
+    is_holdout: bool = False
+
+
+def rows(project_id: int) -> dict[str, Row]:
+    """The whole catalogue by address."""
+    with reading() as session:
+        items = session.scalars(sa.select(Item).where(Item.project_id == project_id).order_by(Item.id)).all()
+    return {item.uri: Row(item.state, item.content_hash, item.is_holdout) for item in items}
+
+
+def encode_all(project_id: int, config: SourceConfig) -> list[str]:
+    """Read what is new and record its hash, as a round does it. Returns the addresses that were read."""
+
+    async def run(uris: list[str]) -> list[Blob]:
         async with Sources(config) as sources:
-            return [found async for found in sources.list_prefix(uri)]
+            return list(await asyncio.gather(*(sources.fetch(uri) for uri in uris)))
 
-    return asyncio.run(run())
+    with reading() as session:
+        new = catalog.new_items(session, project_id)
+    blobs = asyncio.run(run([uri for _, uri in new]))
+    if new:
+        with transaction() as session:
+            hashes = {id_: hashlib.sha256(blob.data).hexdigest() for (id_, _), blob in zip(new, blobs, strict=True)}
+            catalog.mark_encoded(session, hashes)
+    return [uri for _, uri in new]

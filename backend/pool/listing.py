@@ -1,0 +1,138 @@
+"""What a pool's source names, as one stream of items. Nothing of an item is read; what is left out is counted."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from backend.errors import FolderOutsideRoot, MissingSetting, PoolUnreadable
+from backend.pool.catalog import NewItem
+from backend.pool.folders import IMAGE_SUFFIXES
+from backend.pool.sources import SourceConfig, open_buckets
+from backend.settings import PoolSection
+
+
+class Skipped:
+    """What was left out so far: how much for which reason, and the first of each by name."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+
+    def add(self, reason: str, place: str) -> None:
+        self.counts[reason] += 1
+        self.examples.setdefault(reason, place[-100:])
+
+    def lines(self) -> list[str]:
+        """One for people a reason."""
+        return [
+            f"left out {count}: {reason}, such as {self.examples[reason]}"
+            for reason, count in self.counts.most_common()
+        ]
+
+
+class Listing:
+    """The items of a pool, to be iterated once; `skipped` is complete when they are through.
+
+    Each item's `validator` changes whenever its bytes may have; it is empty where the source does not tell.
+    Iterating raises a NextbatchError where the source cannot be listed to its end.
+    """
+
+    def __init__(self, items: Callable[[Skipped], Iterator[NewItem]]) -> None:
+        self.skipped = Skipped()
+        self._items = items
+
+    def __iter__(self) -> Iterator[NewItem]:
+        return self._items(self.skipped)
+
+
+def list_pool(pool: PoolSection, config: SourceConfig) -> Listing | None:
+    """What the pool's source holds now; None where it is Label Studio's tasks, which a round's sync reads."""
+    if pool.source == "tasks":
+        return None
+    if pool.path is None:
+        raise MissingSetting(name="pool.path", mend=f"Say where the pool is: source {pool.source} needs it.")
+    path = pool.path
+    match pool.source:
+        case "folder":
+            return Listing(lambda skipped: _in_folder(Path(path), config.data_root, skipped))
+        case "s3":
+            return Listing(lambda skipped: _in_bucket(path, config, skipped))
+
+
+def local_uri(path: Path, root: Path | None) -> str:
+    """The address of a file that both Label Studio's page and our sources understand. Raises FolderOutsideRoot."""
+    if root is None:
+        raise MissingSetting(
+            name="NEXTBATCH_DATA_ROOT", mend="Set it to a folder above the pool; nothing else is read."
+        )
+    try:
+        relative = path.resolve().relative_to(root.resolve())
+    except ValueError:
+        raise FolderOutsideRoot(path=path, root=root) from None
+    return f"/data/local-files/?d={quote(os.fsencode(relative))}"
+
+
+def is_image_name(name: str) -> bool:
+    """Whether the suffix is one of the formats that `decode` reads."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - of a million names
+
+
+def _in_folder(folder: Path, root: Path | None, skipped: Skipped) -> Iterator[NewItem]:
+    """Image files below the folder, by name. Links to files are followed within the root, links to folders are not."""
+    base = local_uri(folder / "x", root)[:-1]
+    assert root is not None, "local_uri has checked it"
+    rest = [(str(folder.resolve()), base)]
+    while rest:
+        path, base = rest.pop()
+        try:
+            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+        except OSError as error:
+            raise PoolUnreadable(path=path, problem=os.strerror(error.errno or 0).lower()) from None
+        below = []
+        for entry in entries:
+            uri = f"{base}{quote(os.fsencode(entry.name))}"
+            if entry.is_dir(follow_symlinks=False):
+                below.append((entry.path, f"{uri}/"))
+            elif (item := _file(entry, uri, root, skipped)) is not None:
+                yield item
+        rest.extend(reversed(below))
+
+
+def _file(entry: "os.DirEntry[str]", uri: str, root: Path, skipped: Skipped) -> NewItem | None:
+    if not is_image_name(entry.name):
+        skipped.add("not named as an image", entry.path)
+        return None
+    try:
+        status = entry.stat()
+        if entry.is_symlink():
+            uri = local_uri(Path(entry.path), root)
+        if not entry.is_file():
+            skipped.add("no plain file", entry.path)
+            return None
+    except FolderOutsideRoot:
+        skipped.add("a link that leads out of NEXTBATCH_DATA_ROOT", entry.path)
+        return None
+    except OSError:
+        skipped.add("a link that leads nowhere", entry.path)
+        return None
+    if status.st_size == 0:
+        skipped.add("empty", entry.path)
+        return None
+    return NewItem(uri, validator=f"{status.st_mtime_ns:x}-{status.st_size:x}")
+
+
+def _in_bucket(prefix: str, config: SourceConfig, skipped: Skipped) -> Iterator[NewItem]:
+    """Objects below an s3:// prefix, in the store's order."""
+    for found in open_buckets(config).list_prefix(prefix):
+        if found.uri.endswith("/"):
+            skipped.add("a folder", found.uri)
+        elif not found.is_readable:
+            skipped.add("a key with an empty, . or .. part or a control character, which cannot be read", found.uri)
+        elif found.size_bytes == 0:
+            skipped.add("empty", found.uri)
+        elif not is_image_name(found.uri):
+            skipped.add("not named as an image", found.uri)
+        else:
+            yield NewItem(found.uri, validator=found.validator)
