@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from strategies import kernels
 from strategies.contract import Cost, Needs, Request, Selection, Strategy, highest, parameter
@@ -51,7 +50,7 @@ class MarginClusters(Strategy):
         k = min(b, self.clusters, len(distinct))
         group, centres = kernels.kmeans(points[distinct], k, request.seed)
         apart = (points[distinct] - centres[group]).square().sum(dim=1)
-        spread = distinct[_in_turn(group.numpy(), apart.numpy(), b)]
+        spread = distinct[kernels.in_turn(group.numpy(), apart.numpy(), np.zeros(k))[:b]]
         rest = np.setdiff1d(np.arange(len(near)), spread)[: b - len(spread)]
         rows = near[np.concatenate([np.sort(spread), rest])]
         alike = np.where(np.arange(b) < len(spread), "nothing", "something")
@@ -63,12 +62,3 @@ class MarginClusters(Strategy):
             diagnostics={"looked_at": len(near), "distinct": len(distinct), "filled_up": len(rest)},
             gap=gap[rows],
         )
-
-
-def _in_turn(group: NDArray[np.int64], apart: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """The nearest of every group, then the second nearest, and so on, `count` rows at most."""
-    inward = np.lexsort((apart, group))
-    starts = np.searchsorted(group[inward], group[inward])
-    turn = np.arange(len(group)) - starts
-    rows: NDArray[np.int64] = inward[np.argsort(turn, kind="stable")][:count]
-    return rows

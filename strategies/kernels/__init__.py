@@ -4,19 +4,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from strategies.kernels.clustering import kmeans, typicality
+    from strategies.kernels.clustering import (
+        MOST_CLUSTERED,
+        in_turn,
+        kmeans,
+        representatives,
+        smallest_distance,
+        typicality,
+    )
     from strategies.kernels.committee import consensus_entropy, deviation, information, largest_divergence, votes
     from strategies.kernels.covering import k_center
     from strategies.kernels.heads import boundary_distance, expected_residual, lengths, mean_cosine
-    from strategies.kernels.herding import max_herding
-    from strategies.kernels.pointwise import entropy, gini, residuals, top2
-    from strategies.kernels.projection import Projection, distinct, fit_projection
-    from strategies.kernels.sampling import d2_sampling, inclusion, systematic
+    from strategies.kernels.herding import cosine, coverage, max_herding
+    from strategies.kernels.pointwise import entropy, gini, ranks, residuals, tempered, top2, turns
+    from strategies.kernels.projection import Projection, distinct, fit_projection, nearest_cosine
+    from strategies.kernels.sampling import d2_sampling, inclusion, squared_from_mean, systematic
 
 __all__ = [
+    "MOST_CLUSTERED",
     "Projection",
     "boundary_distance",
     "consensus_entropy",
+    "cosine",
+    "coverage",
     "d2_sampling",
     "deviation",
     "distinct",
@@ -24,6 +34,7 @@ __all__ = [
     "expected_residual",
     "fit_projection",
     "gini",
+    "in_turn",
     "inclusion",
     "information",
     "k_center",
@@ -32,22 +43,29 @@ __all__ = [
     "lengths",
     "max_herding",
     "mean_cosine",
+    "nearest_cosine",
+    "ranks",
+    "representatives",
     "residuals",
+    "smallest_distance",
+    "squared_from_mean",
     "systematic",
+    "tempered",
     "top2",
+    "turns",
     "typicality",
     "votes",
 ]
 
 _HOMES = {
-    "clustering": ("kmeans", "typicality"),
+    "clustering": ("MOST_CLUSTERED", "in_turn", "kmeans", "representatives", "smallest_distance", "typicality"),
     "committee": ("consensus_entropy", "deviation", "information", "largest_divergence", "votes"),
     "covering": ("k_center",),
     "heads": ("boundary_distance", "expected_residual", "lengths", "mean_cosine"),
-    "herding": ("max_herding",),
-    "pointwise": ("entropy", "gini", "residuals", "top2"),
-    "projection": ("Projection", "distinct", "fit_projection"),
-    "sampling": ("d2_sampling", "inclusion", "systematic"),
+    "herding": ("cosine", "coverage", "max_herding"),
+    "pointwise": ("entropy", "gini", "ranks", "residuals", "tempered", "top2", "turns"),
+    "projection": ("Projection", "distinct", "fit_projection", "nearest_cosine"),
+    "sampling": ("d2_sampling", "inclusion", "squared_from_mean", "systematic"),
 }
 _HOME = {name: home for home, members in _HOMES.items() for name in members}
 

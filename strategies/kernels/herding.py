@@ -1,5 +1,7 @@
 """Greedy maximisation of a kernel's coverage."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,22 +12,44 @@ _STALE = 64
 """Old gains that are computed anew together at first; four times as many each time that was not enough."""
 
 
-def max_herding(
-    candidates: torch.Tensor, targets: torch.Tensor, covering: torch.Tensor, picks: int, width: float
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Greedily maximise mean over targets x of max over s in (covering ∪ picks) of exp(-‖x-s‖²/width²).
+Likeness = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Points (n, d) and targets (t, d) to (n, t) float32 from zero to one."""
 
-    candidates (n, d), targets (t, d), covering (l, d) float32, picks ≤ n → rows in order and the gain of each.
-    Lazy greedy (Minoux, 1978): the objective is submodular, so an old gain bounds the new one from above, and only
-    gains that could win are computed anew. The picks are those of plain greedy; ties go to the lower row.
-    Holds the kernel, n × t in float32: 160 MB for 20,000 candidates and 2,000 targets.
+
+def max_herding(
+    candidates: torch.Tensor,
+    targets: torch.Tensor,
+    covering: torch.Tensor,
+    picks: int,
+    width: float,
+    weights: NDArray[np.float32] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """`coverage` where likeness is exp(-‖x-s‖²/width²)."""
+    return coverage(candidates, targets, covering, picks, lambda some, aims: rbf(some, aims, width), weights)
+
+
+def coverage(
+    candidates: torch.Tensor,
+    targets: torch.Tensor,
+    covering: torch.Tensor,
+    picks: int,
+    likeness: Likeness,
+    weights: NDArray[np.float32] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Greedily maximise mean over targets x of weight(x) · max over s in (covering ∪ picks) of likeness(s, x).
+
+    candidates (n, d), targets (t, d), covering (l, d) float32, weights (t,) from zero up (one without), picks ≤ n →
+    rows in order and the gain of each. Lazy greedy (Minoux, 1978): the objective is submodular, so an old gain bounds
+    the new one from above, and only gains that could win are computed anew. The picks are those of plain greedy; ties
+    go to the lower row. Holds the kernel, n × t in float32: 160 MB for 20,000 candidates and 2,000 targets.
     """
+    weight = torch.ones(len(targets)) if weights is None else torch.from_numpy(weights)
     covered = torch.zeros(len(targets), dtype=torch.float64)  # as the sums are: mixed dtypes are 30 × slower
     for rows in blocks(len(covering), 16 * len(targets)):
-        covered = torch.maximum(covered, rbf(covering[rows], targets, width).amax(dim=0).double())
+        covered = torch.maximum(covered, likeness(covering[rows], targets).mul_(weight).amax(dim=0).double())
     kernel = torch.empty((len(candidates), len(targets)))
     for rows in blocks(len(candidates), 16 * len(targets)):
-        kernel[rows] = rbf(candidates[rows], targets, width)
+        kernel[rows] = likeness(candidates[rows], targets).mul_(weight)
     bounds = _gains(kernel, np.arange(len(kernel)), covered)
     fresh = np.ones(len(candidates), dtype=bool)
     order, gains = np.empty(picks, dtype=np.int64), np.empty(picks, dtype=np.float64)
@@ -50,6 +74,11 @@ def rbf(points: torch.Tensor, targets: torch.Tensor, width: float) -> torch.Tens
     squared = torch.addmm(goal.square().sum(dim=1), exact, goal.T, alpha=-2)
     squared.add_(exact.square().sum(dim=1, keepdim=True)).clamp_min_(0).div_(-(width**2))
     return squared.float().exp_()
+
+
+def cosine(points: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """(1 + cosine) / 2 of unit vectors (n, d) and (t, d), as (n, t) float32 in [0, 1]; products are float64."""
+    return (points.double() @ targets.double().T).add_(1).div_(2).clamp_(0, 1).float()
 
 
 def _gains(kernel: torch.Tensor, rows: NDArray[np.int64], covered: torch.Tensor) -> NDArray[np.float32]:

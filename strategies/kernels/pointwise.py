@@ -55,3 +55,30 @@ def residuals(probabilities: NDArray[Any]) -> NDArray[np.float32]:
     result = np.array(probabilities, dtype=np.float32)
     result[np.arange(len(result)), result.argmax(axis=1)] -= 1
     return result
+
+
+def ranks(values: NDArray[Any]) -> NDArray[np.float64]:
+    """The place of each value among all (n,), from 1/n for the lowest to 1; equals share the mean of their places."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    places: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[place] / max(1, len(values))
+    return places
+
+
+def tempered(probabilities: NDArray[Any], temperature: float) -> NDArray[np.float32]:
+    """The softmax of log p / temperature, (n, K) float32: the same as dividing the logits. A zero stays a zero."""
+    if temperature == 1:
+        return np.asarray(probabilities, dtype=np.float32)
+    result = np.array(probabilities, dtype=np.float64)
+    result /= np.maximum(result.max(axis=1, keepdims=True), 1e-300)
+    result **= 1 / temperature
+    result /= np.maximum(result.sum(axis=1, keepdims=True), 1e-300)
+    return result.astype(np.float32)
+
+
+def turns(groups: NDArray[Any]) -> NDArray[np.int64]:
+    """How many of the same group stand before each place of a sequence (n,): 0 for the first of a group."""
+    order = np.argsort(groups, kind="stable")
+    ordered = groups[order]
+    turn = np.empty(len(groups), dtype=np.int64)
+    turn[order] = np.arange(len(groups)) - np.searchsorted(ordered, ordered)
+    return turn

@@ -3,9 +3,12 @@
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from strategies.kernels.blocks import blocks
 from strategies.kernels.nearness import Factors, Nearness
+from strategies.kernels.projection import as_tensor
 
 _TRIES = 64
 """Proposals looked at together."""
@@ -64,6 +67,19 @@ def d2_sampling(
         refused += passed
         queue, coins = queue[passed + 1 :], coins[passed + 1 :]
     return np.array(drawn, dtype=np.int64), np.array(squared, dtype=np.float64)
+
+
+def squared_from_mean(points: NDArray[Any]) -> NDArray[np.float64]:
+    """Squared distance of each row (n, d) from the mean of all, (n,). Two passes."""
+    n, d = points.shape
+    total = np.zeros(d)
+    for rows in blocks(n, 16 * d):
+        total += points[rows].sum(axis=0, dtype=np.float64)
+    mean = torch.from_numpy((total / n).astype(np.float32))
+    squared = np.empty(n)
+    for rows in blocks(n, 8 * d):
+        squared[rows] = as_tensor(points[rows]).sub_(mean).square_().sum(dim=1).numpy()
+    return squared
 
 
 def inclusion(sizes: NDArray[np.float64], count: int) -> NDArray[np.float64]:

@@ -32,10 +32,57 @@ EFFECTS: dict[tuple[str, str], tuple[Any, Any, str]] = {
     ("typiclust", "clusters"): (2, 22, "picks"),
     ("typiclust", "dimensions"): (2, 16, "picks"),
     ("typiclust", "candidates"): (30, 300, "picks"),
+    ("k_means", "dimensions"): (2, 16, "picks"),
+    ("k_means", "candidates"): (30, 300, "picks"),
+    ("k_means", "clusters"): (3, 10, "picks"),
+    ("lightweight_coreset", "share"): (0.0, 0.9, "picks"),
+    ("dbal", "shortlist"): (1, 10, "picks"),
+    ("dbal", "dimensions"): (2, 16, "picks"),
+    ("dbal", "clusters"): (1, 10, "picks"),
+    ("clue", "temperature"): (0.05, 50.0, "picks"),
+    ("clue", "dimensions"): (2, 16, "picks"),
+    ("clue", "candidates"): (30, 300, "picks"),
+    ("clue", "clusters"): (1, 10, "picks"),
+    ("tcm", "labels_per_class"): (2, 20, "picks"),
+    ("information_density", "beta"): (0.0, 5.0, "picks"),
+    ("information_density", "targets"): (1, 300, "picks"),
+    ("facility_location", "dimensions"): (2, 16, "picks"),
+    ("facility_location", "targets"): (20, 300, "picks"),
+    ("facility_location", "candidates"): (30, 300, "picks"),
+    ("uherding", "width"): (0.05, 3.0, "picks"),
+    ("uherding", "temperature"): (0.05, 50.0, "picks"),
+    ("uherding", "dimensions"): (2, 16, "picks"),
+    ("uherding", "targets"): (20, 300, "picks"),
+    ("uherding", "candidates"): (30, 300, "picks"),
+    ("class_quota", "of"): ("margin", "random", "picks"),
+    ("class_quota", "share"): (0.2, 1.0, "picks"),
+    ("class_quota", "depth"): (1, 20, "picks"),
+    ("distinct", "of"): ("margin", {"name": "max_herding", "parameters": {"width": 0.5}}, "picks"),
+    ("distinct", "cosine"): (0.2, 1.01, "picks"),
+    ("distinct", "depth"): (1, 20, "picks"),
+    ("distinct", "dimensions"): (2, 16, "picks"),
+    ("metadata_balance", "of"): ("margin", "random", "picks"),
+    ("per_cost", "of"): ("margin", "random", "picks"),
+    ("per_cost", "power"): (0.0, 1.0, "picks"),
+    ("product", "of"): ("margin", "random", "picks"),
+    ("product", "by"): ("density", "egl", "picks"),
+    ("product", "weight"): (0.0, 1.0, "picks"),
+    ("random_share", "of"): ("margin", "random", "picks"),
+    ("random_share", "share"): (0.0, 0.5, "picks"),
+    ("stochastic", "of"): ("margin", "random", "picks"),
+    ("stochastic", "noise"): ("power", "rank", "picks"),
+    ("stochastic", "sharpness"): (0.0, 9.0, "picks"),
+    ("sub_sample", "of"): ("margin", "random", "picks"),
+    ("sub_sample", "size"): (40, 300, "picks"),
 }
 """Two values of each parameter, and whether the picks have to differ or, where only the time may, must not."""
 
-BESIDE: dict[tuple[str, str], dict[str, Any]] = {("auto", "even"): {"labels_per_class": 2}}
+BESIDE: dict[tuple[str, str], dict[str, Any]] = {
+    ("auto", "even"): {"labels_per_class": 2},
+    ("class_quota", "depth"): {"share": 0.2},
+    ("distinct", "depth"): {"cosine": 0.2},
+    ("distinct", "dimensions"): {"cosine": 0.5},
+}
 """What else has to be set for the parameter to matter."""
 
 
@@ -95,12 +142,15 @@ def shuffled(request: Request, need: Needs) -> Request:
     return replace(request, **changes[need]())
 
 
+ALERT: dict[str, dict[str, Any]] = {"auto": {"labels_per_class": 2}, "distinct": {"cosine": 0.3}}
+"""Parameters with which a strategy hears everything that it declares."""
+
 DECLARED = [(name, need) for name in BUILT_IN for need in Needs if need and need in find(name).needs | find(name).uses]
 
 
 @pytest.mark.parametrize(("name", "need"), DECLARED)
 def test_an_input_that_is_declared_is_looked_at(name: str, need: Needs, request_: Request) -> None:
-    values = {"labels_per_class": 2} if name == "auto" else {}
+    values = {"labels_per_class": 2} if (name, need) == ("tcm", Needs.PROBABILITIES) else ALERT.get(name, {})
 
     assert picks(shuffled(request_, need), name, **values) != picks(request_, name, **values)
 
