@@ -61,10 +61,13 @@ class LabelStudioSection(Section):
 
 
 class PoolSection(Section):
-    """Where items come from: `tasks` of the Label Studio project, or what a folder or an S3 prefix holds."""
+    """Where items come from: tasks of the Label Studio project, a folder, an S3 prefix, or a manifest."""
 
-    source: Literal["tasks", "folder", "s3"] = "tasks"
-    path: str | None = Field(default=None, description="A folder below NEXTBATCH_DATA_ROOT, or s3://bucket/prefix.")
+    source: Literal["tasks", "folder", "s3", "manifest"] = "tasks"
+    path: str | None = Field(
+        default=None, description="Folder or manifest below NEXTBATCH_DATA_ROOT, s3://bucket/prefix, or an address."
+    )
+    uri_field: str = Field(default="uri", description="Column of a manifest with the items' addresses.")
     holdout_path: str | None = Field(
         default=None, description="Folder of class folders: labelled items for the holdout."
     )

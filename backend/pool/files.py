@@ -5,6 +5,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from backend.errors import FetchFailed, ItemMissing, ItemTooLarge, PathForbidden
 
@@ -22,6 +23,12 @@ def read_below(root: Path, path: str, max_bytes: int) -> Blob:
 
     Raises PathForbidden (outside, no plain file), ItemMissing, ItemTooLarge, FetchFailed. Blocks: call it in a thread.
     """
+    with open_below(root, path) as file:
+        return _read(file.fileno(), _short(path), max_bytes)
+
+
+def open_below(root: Path, path: str) -> BinaryIO:
+    """Open such a file; raises as `read_below` does."""
     shown = _short(path)
     try:
         real_root = os.path.realpath(root, strict=True)
@@ -38,16 +45,14 @@ def read_below(root: Path, path: str, max_bytes: int) -> Blob:
         raise ItemMissing(uri=shown) from None
     except OSError as error:
         raise PathForbidden(path=shown, problem=_reason(error)) from None
-    try:
-        return _read(descriptor, shown, max_bytes)
-    finally:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
+        raise PathForbidden(path=shown, problem="it is no plain file")
+    return os.fdopen(descriptor, "rb")
 
 
 def _read(descriptor: int, shown: str, max_bytes: int) -> Blob:
     status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise PathForbidden(path=shown, problem="it is no plain file")
     if status.st_size > max_bytes:
         raise ItemTooLarge(uri=shown, limit_bytes=max_bytes)
     chunks: list[bytes] = []

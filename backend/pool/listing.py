@@ -1,7 +1,6 @@
 """What a pool's source names, as one stream of items. Nothing of an item is read; what is left out is counted."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -9,27 +8,10 @@ from urllib.parse import quote
 from backend.errors import FolderOutsideRoot, MissingSetting, PoolUnreadable
 from backend.pool.catalog import NewItem
 from backend.pool.folders import IMAGE_SUFFIXES
+from backend.pool.manifest import read_manifest
+from backend.pool.skipped import Skipped
 from backend.pool.sources import SourceConfig, open_buckets
 from backend.settings import PoolSection
-
-
-class Skipped:
-    """What was left out so far: how much for which reason, and the first of each by name."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
-
-    def add(self, reason: str, place: str) -> None:
-        self.counts[reason] += 1
-        self.examples.setdefault(reason, place[-100:])
-
-    def lines(self) -> list[str]:
-        """One for people a reason."""
-        return [
-            f"left out {count}: {reason}, such as {self.examples[reason]}"
-            for reason, count in self.counts.most_common()
-        ]
 
 
 class Listing:
@@ -59,6 +41,8 @@ def list_pool(pool: PoolSection, config: SourceConfig) -> Listing | None:
             return Listing(lambda skipped: _in_folder(Path(path), config.data_root, skipped))
         case "s3":
             return Listing(lambda skipped: _in_bucket(path, config, skipped))
+        case "manifest":
+            return Listing(lambda skipped: read_manifest(path, pool.uri_field, config, skipped))
 
 
 def local_uri(path: Path, root: Path | None) -> str:

@@ -125,7 +125,8 @@ def _mark_gone(project_id: int, seen: NDArray[np.int64], last_id: int) -> int:
         Annotation.item_id == Item.id, Annotation.deleted_at.is_(None), Annotation.label.is_not(None)
     )
     with reading() as session:
-        listed = session.scalars(sa.select(Item.id).where(*_is_listed(project_id), Item.id <= last_id))
+        query = sa.select(Item.id).where(*_is_listed(project_id), Item.id <= last_id)
+        listed = session.scalars(query.execution_options(yield_per=10_000))
         missing = np.setdiff1d(np.fromiter(listed, np.int64), seen)
     gone = 0
     for chunk in catalog.chunks(missing.tolist()):

@@ -78,7 +78,7 @@ def test_what_a_folder_leaves_out_is_counted_by_reason(tmp_path: Path) -> None:
 
     assert uris(listing) == ["/data/local-files/?d=real.jpg"]
     assert sum(listing.skipped.counts.values()) == 6
-    assert any("empty, such as" in line and "empty.jpg" in line for line in listing.skipped.lines())
+    assert any(": empty (" in line and "empty.jpg" in line for line in listing.skipped.lines())
 
 
 def test_a_folder_outside_the_root_and_one_that_is_not_there_are_refused(tmp_path: Path) -> None:
