@@ -48,7 +48,12 @@ def read_manifest(path: str, uri_field: str, config: SourceConfig, skipped: Skip
             elif not _is_utf8(uri):
                 skipped.add("not UTF-8", place)
             else:
-                yield NewItem(uri, {name: value for name, value in row.items() if name != uri_field}, validator="")
+                try:
+                    data = {_plain(name): _plain(value) for name, value in row.items() if name != uri_field}
+                except RecursionError:
+                    skipped.add("nested too deep", place)
+                    continue
+                yield NewItem(uri, data, validator="")
 
 
 @contextmanager
@@ -138,7 +143,7 @@ def _json_lines(_path: str, file: BinaryIO, _uri_field: str, skipped: Skipped) -
             skipped.add("not UTF-8", place)
             continue
         try:
-            row = _plain(json.loads(line))
+            row = json.loads(line)
         except (ValueError, RecursionError):
             skipped.add("not JSON", place)
             continue
@@ -161,7 +166,7 @@ def _parquet(path: str, file: BinaryIO, uri_field: str, _skipped: Skipped) -> It
         for batch in table.iter_batches(_PARQUET_ROWS):
             for row in batch.to_pylist():
                 number += 1
-                yield f"row {number}", _plain(row)
+                yield f"row {number}", row
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         if number == 0:
             raise PoolUnreadable(path=path, problem=f"no readable Parquet file ({error})"[:200]) from None
