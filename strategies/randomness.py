@@ -38,9 +38,20 @@ def keys(ids: NDArray[Any], seed: int) -> NDArray[np.uint64]:
     return splitmix64(id_hash(ids) ^ splitmix64(np.array([seed % 2**64], dtype=np.uint64)))
 
 
+def salted(seed: int, purpose: str) -> int:
+    """A seed for one purpose, so that two draws of one request have nothing to do with each other."""
+    return int(id_hash(np.array([purpose]))[0]) ^ (seed % 2**64)
+
+
 def uniforms(ids: NDArray[Any], seed: int) -> NDArray[np.float64]:
     """(n,) float64, uniform in [0, 1) for each (seed, id)."""
     return (keys(ids, seed) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def gumbels(ids: NDArray[Any], seed: int) -> NDArray[np.float64]:
+    """(n,) float64, Gumbel-distributed for each (seed, id). Added to log w, the highest is drawn in proportion to w."""
+    noise: NDArray[np.float64] = -np.log(-np.log(uniforms(ids, seed) + 2.0**-54))
+    return noise
 
 
 def sample(ids: NDArray[Any], seed: int, count: int) -> NDArray[np.int64]:

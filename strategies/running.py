@@ -40,7 +40,7 @@ def run(strategy: Strategy, request: Request) -> Selection:
     """
     _require(strategy, request)
     pickable, counts = _pickable(strategy, request)
-    pool = _restrict(strategy, request, pickable)
+    pool = restrict(strategy, request, pickable)
     if pool.budget == 0 or len(pool.ids) == 0:
         return pool.take([], [], reason="", diagnostics={"strategy": strategy.name, **counts})
     selection = strategy.select(pool)
@@ -99,8 +99,11 @@ def _pickable(strategy: Strategy, request: Request) -> tuple[NDArray[np.int64], 
     return rows, counts
 
 
-def _restrict(strategy: Strategy, request: Request, rows: NDArray[np.int64]) -> Request:
-    """The request with these candidates only, with the inputs that the strategy declares, read-only."""
+def restrict(strategy: Strategy, request: Request, rows: NDArray[np.int64]) -> Request:
+    """The request with these candidates only, with the inputs that the strategy declares, read-only.
+
+    Copies the rows of each array, unless `rows` are all of them in their order.
+    """
     declared = {n for need in strategy.needs | strategy.uses for n in INPUTS[need]}
     unaligned = {n for need in WHOLE for n in INPUTS[need]}
     whole = len(rows) == len(request.ids) and bool(np.all(rows[:-1] < rows[1:]))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
-from strategies.contract import Cost, Fact, Selection, Strategy, parameters
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.contract import Cost, Fact, Request, Selection, Strategy, parameters
 from strategies.errors import WrongValue
-from strategies.pointwise import Pointwise
+from strategies.pointwise import Pointwise, Scores
 from strategies.registry import create
+from strategies.running import restrict, run
 
 _COSTS = list(Cost)
 
@@ -57,13 +61,24 @@ class Wrapper(Strategy):
         for name, value in whole.items():
             object.__setattr__(self, name, value)
 
-    def pointwise(self, name: str = "of") -> Pointwise:
-        """A part that scores every item. Raises WrongValue where it does not."""
-        made = getattr(self, name)
-        if not isinstance(made, Pointwise):
-            rule = "a strategy that scores each item by itself, such as margin or bald"
-            raise WrongValue(name=self.name, parameter=name, rule=rule, value=made.name)
-        return made
+
+@dataclass(frozen=True)
+class Blend(Wrapper, Pointwise):
+    """A wrapper that makes a number of each item from the numbers of its parts."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in parameters(type(self)):
+            made = getattr(self, name)
+            if isinstance(made, Strategy) and not isinstance(made, Pointwise):
+                rule = "a strategy that scores each item by itself, such as margin or bald"
+                raise WrongValue(name=self.name, parameter=name, rule=rule, value=made.name)
+
+    def scores(self, made: Strategy, request: Request) -> tuple[Scores, NDArray[np.float64]]:
+        """What a part says of every item, and its utilities as amounts from zero up."""
+        assert isinstance(made, Pointwise)
+        scores = made.score(restrict(made, request, np.arange(len(request.ids))))
+        return scores, made.worth(scores.utilities)
 
 
 def _made(value: Any) -> Strategy:
@@ -72,6 +87,28 @@ def _made(value: Any) -> Strategy:
     if isinstance(value, str):
         return create(value)
     return create(value["name"], **(value.get("parameters") or {}))
+
+
+def ranking(wrapper: Wrapper, request: Request, depth: int) -> tuple[Selection, NDArray[np.int64]]:
+    """What `of` would pick if the batch were `depth` times as large, and the row of each pick."""
+    longer = min(len(request.ids), depth * request.budget)
+    ranked = run(wrapper.of, replace(request, budget=longer))
+    return ranked, np.searchsorted(request.ids, ranked.ids)
+
+
+def narrowed(ranked: Selection, kept: NDArray[np.int64], budget: int) -> Selection:
+    """The picks at the places `kept`, ascending, of a longer ranking; where they are too few, the others follow in
+    their order. The chance that an item was picked is no longer known."""
+    kept = kept[:budget]
+    rest = np.setdiff1d(np.arange(len(ranked)), kept)[: budget - len(kept)]
+    order = np.concatenate([kept, rest])
+    return Selection(
+        ids=ranked.ids[order],
+        utilities=ranked.utilities[order],
+        propensities=np.full(len(order), np.nan),
+        reasons=tuple(ranked.reasons[place] for place in order),
+        diagnostics={**inherited(ranked), "looked_at": len(ranked), "filled_up": len(rest)},
+    )
 
 
 def inherited(selection: Selection) -> dict[str, Fact]:

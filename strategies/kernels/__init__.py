@@ -4,18 +4,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from strategies.kernels.clustering import (
-        MOST_CLUSTERED,
-        in_turn,
-        kmeans,
-        representatives,
-        smallest_distance,
-        typicality,
-    )
+    from strategies.kernels.balls import ball_cover, pure_radius
+    from strategies.kernels.clustering import MOST_CLUSTERED, in_turn, kmeans, nearest, representatives, smallest_distance, typicality
     from strategies.kernels.committee import consensus_entropy, deviation, information, largest_divergence, votes
     from strategies.kernels.covering import k_center
     from strategies.kernels.heads import boundary_distance, expected_residual, lengths, mean_cosine
     from strategies.kernels.herding import cosine, coverage, max_herding
+    from strategies.kernels.hierarchy import average_linkage
     from strategies.kernels.pointwise import entropy, gini, ranks, residuals, tempered, top2, turns
     from strategies.kernels.projection import Projection, distinct, fit_projection, nearest_cosine
     from strategies.kernels.sampling import d2_sampling, inclusion, squared_from_mean, systematic
@@ -23,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = [
     "MOST_CLUSTERED",
     "Projection",
+    "average_linkage",
+    "ball_cover",
     "boundary_distance",
     "consensus_entropy",
     "cosine",
@@ -43,7 +40,9 @@ __all__ = [
     "lengths",
     "max_herding",
     "mean_cosine",
+    "nearest",
     "nearest_cosine",
+    "pure_radius",
     "ranks",
     "representatives",
     "residuals",
@@ -58,11 +57,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "clustering": ("MOST_CLUSTERED", "in_turn", "kmeans", "representatives", "smallest_distance", "typicality"),
+    "balls": ("ball_cover", "pure_radius"),
+    "clustering": ("MOST_CLUSTERED", "in_turn", "kmeans", "nearest", "representatives", "smallest_distance", "typicality"),
     "committee": ("consensus_entropy", "deviation", "information", "largest_divergence", "votes"),
     "covering": ("k_center",),
     "heads": ("boundary_distance", "expected_residual", "lengths", "mean_cosine"),
     "herding": ("cosine", "coverage", "max_herding"),
+    "hierarchy": ("average_linkage",),
     "pointwise": ("entropy", "gini", "ranks", "residuals", "tempered", "top2", "turns"),
     "projection": ("Projection", "distinct", "fit_projection", "nearest_cosine"),
     "sampling": ("d2_sampling", "inclusion", "squared_from_mean", "systematic"),

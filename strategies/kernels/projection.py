@@ -54,6 +54,15 @@ def fit_projection(sample: NDArray[Any], dimensions: int) -> Projection:
     return Projection(mean, torch.from_numpy(axes.astype(np.float32)))
 
 
+def nearest_cosine(points: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """The highest cosine of each unit vector (n, k) to the others (l, k), (n,) float32; -∞ without others."""
+    best = torch.full((len(points),), -torch.inf)
+    for part in blocks(len(others), 4 * max(1024, others.shape[1])):
+        for rows in blocks(len(points), 4 * (part.stop - part.start)):
+            best[rows] = torch.maximum(best[rows], (points[rows] @ others[part].T).amax(dim=1))
+    return best
+
+
 def distinct(points: torch.Tensor, cosine: float, count: int) -> NDArray[np.int64]:
     """The first `count` rows of unit vectors (n, k), in order, with a cosine below `cosine` to each row kept before."""
     kept: list[int] = []

@@ -17,9 +17,12 @@ MakePool = Callable[..., Request]
 VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     *((name, {}) for name in names()),
     ("auto", {"labels_per_class": 0}),
+    ("distinct", {"of": "k_center_greedy"}),
     ("k_center_greedy", {"shortlist": 7}),
     ("margin_clusters", {"clusters": 3}),
     ("max_herding", {"candidates": 40, "targets": 50}),
+    ("random_share", {"of": {"name": "metadata_balance", "parameters": {"of": "stochastic"}}}),
+    ("sub_sample", {"of": "auto", "size": 20}),
     ("typiclust", {"candidates": 40, "clusters": 6}),
 )
 

@@ -74,6 +74,14 @@ EFFECTS: dict[tuple[str, str], tuple[Any, Any, str]] = {
     ("stochastic", "sharpness"): (0.0, 9.0, "picks"),
     ("sub_sample", "of"): ("margin", "random", "picks"),
     ("sub_sample", "size"): (40, 300, "picks"),
+    ("prob_cover", "radius"): (0.3, 1.2, "picks"),
+    ("prob_cover", "purity"): (0.5, 1.0, "picks"),
+    ("prob_cover", "dimensions"): (2, 16, "picks"),
+    ("prob_cover", "candidates"): (30, 300, "picks"),
+    ("cluster_margin", "shortlist"): (1, 10, "picks"),
+    ("cluster_margin", "cluster_size"): (2, 100, "picks"),
+    ("cluster_margin", "dimensions"): (2, 16, "picks"),
+    ("cluster_margin", "candidates"): (30, 300, "picks"),
 }
 """Two values of each parameter, and whether the picks have to differ or, where only the time may, must not."""
 
