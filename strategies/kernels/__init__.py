@@ -5,14 +5,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from strategies.kernels.balls import ball_cover, pure_radius
-    from strategies.kernels.clustering import MOST_CLUSTERED, in_turn, kmeans, nearest, representatives, smallest_distance, typicality
+    from strategies.kernels.clustering import (
+        MOST_CLUSTERED,
+        in_turn,
+        kmeans,
+        nearest,
+        representatives,
+        smallest_distance,
+        typicality,
+    )
     from strategies.kernels.committee import consensus_entropy, deviation, information, largest_divergence, votes
     from strategies.kernels.covering import k_center
+    from strategies.kernels.discrimination import linear_scores, tell_apart
     from strategies.kernels.heads import boundary_distance, expected_residual, lengths, mean_cosine
     from strategies.kernels.herding import cosine, coverage, max_herding
     from strategies.kernels.hierarchy import average_linkage
+    from strategies.kernels.joint import joint_information, predictive_information
     from strategies.kernels.pointwise import entropy, gini, ranks, residuals, tempered, top2, turns
     from strategies.kernels.projection import Projection, distinct, fit_projection, nearest_cosine
+    from strategies.kernels.ranking import ranked_batch
     from strategies.kernels.sampling import d2_sampling, inclusion, squared_from_mean, systematic
 
 __all__ = [
@@ -34,21 +45,26 @@ __all__ = [
     "in_turn",
     "inclusion",
     "information",
+    "joint_information",
     "k_center",
     "kmeans",
     "largest_divergence",
     "lengths",
+    "linear_scores",
     "max_herding",
     "mean_cosine",
     "nearest",
     "nearest_cosine",
+    "predictive_information",
     "pure_radius",
+    "ranked_batch",
     "ranks",
     "representatives",
     "residuals",
     "smallest_distance",
     "squared_from_mean",
     "systematic",
+    "tell_apart",
     "tempered",
     "top2",
     "turns",
@@ -58,14 +74,25 @@ __all__ = [
 
 _HOMES = {
     "balls": ("ball_cover", "pure_radius"),
-    "clustering": ("MOST_CLUSTERED", "in_turn", "kmeans", "nearest", "representatives", "smallest_distance", "typicality"),
+    "clustering": (
+        "MOST_CLUSTERED",
+        "in_turn",
+        "kmeans",
+        "nearest",
+        "representatives",
+        "smallest_distance",
+        "typicality",
+    ),
     "committee": ("consensus_entropy", "deviation", "information", "largest_divergence", "votes"),
     "covering": ("k_center",),
+    "discrimination": ("linear_scores", "tell_apart"),
     "heads": ("boundary_distance", "expected_residual", "lengths", "mean_cosine"),
     "herding": ("cosine", "coverage", "max_herding"),
     "hierarchy": ("average_linkage",),
+    "joint": ("joint_information", "predictive_information"),
     "pointwise": ("entropy", "gini", "ranks", "residuals", "tempered", "top2", "turns"),
     "projection": ("Projection", "distinct", "fit_projection", "nearest_cosine"),
+    "ranking": ("ranked_batch",),
     "sampling": ("d2_sampling", "inclusion", "squared_from_mean", "systematic"),
 }
 _HOME = {name: home for home, members in _HOMES.items() for name in members}

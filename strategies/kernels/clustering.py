@@ -1,5 +1,7 @@
 """k-means, and how typical a point is among its cluster."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -55,12 +57,12 @@ def representatives(
     return rows, mass[owner[rows]]
 
 
-def in_turn(group: NDArray[np.int64], apart: NDArray[np.float32], mass: NDArray[np.float64]) -> NDArray[np.int64]:
+def in_turn(group: NDArray[np.int64], apart: NDArray[np.floating[Any]], mass: NDArray[np.float64]) -> NDArray[np.int64]:
     """The row of least `apart` (n,) of every group, the group of largest mass first, then all second rows, and on."""
     inward = np.lexsort((apart, group))
     turn = np.empty(len(group), dtype=np.int64)
     turn[inward] = np.arange(len(group)) - np.searchsorted(group[inward], group[inward])
-    rows: NDArray[np.int64] = np.lexsort((np.arange(len(group)), -mass[group], turn))
+    rows: NDArray[np.int64] = np.lexsort((group, -mass[group], turn))
     return rows
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
 
-from strategies import Request, create, run
+from strategies import Request, create, kernels, run
 from tests.strategies.test_hybrid_oracles import greedy, on_the_sphere, squared_distances
 
 MakePool = Callable[..., Request]
@@ -94,3 +96,95 @@ class TestLightweightCoreset:
             estimates.append((costs[rows] / selection.propensities).sum())
 
         assert np.mean(estimates) == pytest.approx(costs.sum(), rel=0.02)
+
+
+class TestProbCover:
+    @pytest.mark.parametrize("labels", [0, 12])
+    @pytest.mark.parametrize("radius", [0.3, 0.8])
+    def test_its_picks_are_those_of_plain_greedy(self, pool: MakePool, labels: int, radius: float) -> None:
+        request = pool(200, labels=labels, budget=200, dimensions=4)
+
+        selection = run(create("prob_cover", radius=radius), request)
+
+        points, labelled = on_the_sphere(request)
+        inside = squared_distances(points, points) <= radius**2
+        bare = ~(squared_distances(points, labelled) <= radius**2).any(axis=1)
+        left, picks, gains = np.ones(200, dtype=bool), [], []
+        for _ in range(200):
+            gain = np.where(left, (inside & bare).sum(axis=1), -1)
+            if gain.max() == 0:
+                bare = left.copy()
+                gain = np.where(left, (inside & bare).sum(axis=1), -1)
+            picks.append(int(gain.argmax()))
+            gains.append(int(gain.max()))
+            bare &= ~inside[picks[-1]]
+            left[picks[-1]] = False
+        assert selection.ids.tolist() == request.ids[picks].tolist()
+        assert selection.utilities.tolist() == gains
+
+    def test_it_covers_the_share_of_the_best_that_greedy_guarantees(self, pool: MakePool) -> None:
+        request = pool(14, labels=0, budget=3, dimensions=3)
+
+        selection = run(create("prob_cover", radius=0.7), request)
+
+        points, _ = on_the_sphere(request)
+        inside = squared_distances(points, points) <= 0.49
+        best = max(inside[list(three)].any(axis=0).sum() for three in combinations(range(14), 3))
+        assert selection.utilities.sum() >= (1 - 1 / np.e) * best
+
+    @pytest.mark.parametrize("purity", [0.5, 0.9, 1.0])
+    def test_its_radius_is_the_largest_at_which_enough_balls_are_pure(self, purity: float) -> None:
+        rng = np.random.default_rng(0)
+        points, group = rng.normal(size=(150, 3)).astype(np.float32), rng.integers(0, 3, 150)
+        points += 2 * np.eye(3, dtype=np.float32)[group]
+
+        radius = kernels.pure_radius(torch.from_numpy(points), torch.from_numpy(group), purity)
+
+        apart = np.sqrt(squared_distances(points, points))
+        pure = [((apart <= r) <= (group[:, None] == group)).all(axis=1).mean() for r in (radius, 1.002 * radius)]
+        assert pure[0] >= purity > pure[1]
+
+
+class TestDal:
+    def logits(self, ones: Array, zeros: Array, penalty: float) -> tuple[Array, float]:
+        """The same classifier by scikit-learn."""
+        smaller = min(len(ones), len(zeros))
+        weights = np.concatenate([np.full(len(ones), smaller / len(ones)), np.full(len(zeros), smaller / len(zeros))])
+        goal = np.arange(len(ones) + len(zeros)) < len(ones)
+        fitted = LogisticRegression(C=1 / penalty, tol=1e-10, solver="newton-cholesky")
+        fitted.fit(np.concatenate([ones, zeros]), goal, weights)
+        return fitted.coef_[0], float(fitted.intercept_[0])
+
+    @pytest.mark.parametrize("penalty", [0.01, 1.0, 100.0])
+    def test_its_classifier_is_that_of_scikit_learn(self, penalty: float) -> None:
+        rng = np.random.default_rng(0)
+        ones, zeros = rng.normal(size=(300, 6)), rng.normal(size=(40, 6)) + 1
+
+        weights, bias = kernels.tell_apart(ones.astype(np.float32), zeros.astype(np.float32), penalty)
+
+        expected, intercept = self.logits(ones.astype(np.float32), zeros.astype(np.float32), penalty)
+        assert np.allclose(weights, expected, atol=1e-4)
+        assert bias == pytest.approx(intercept, abs=1e-4)
+
+    def test_each_part_of_the_batch_is_what_is_most_surely_unlabelled(self, pool: MakePool) -> None:
+        request = pool(200, budget=30)
+
+        selection = run(create("dal", rounds=3, penalty=1.0), request)
+
+        points, labelled = on_the_sphere(request)
+        picks: list[int] = []
+        for _ in range(3):
+            free = np.setdiff1d(np.arange(200), picks)
+            weights, bias = self.logits(points[free], np.concatenate([labelled, points[picks]]), 1.0)
+            odds = points[free] @ weights + bias
+            picks += free[np.argsort(-odds)[:10]].tolist()
+        assert selection.ids.tolist() == request.ids[picks].tolist()
+
+    def test_it_fills_a_hole_that_the_labels_left(self, pool: MakePool) -> None:
+        request = pool(300, budget=20)
+        side = request.embeddings[:, 0] > np.median(request.embeddings[:, 0])
+        request = replace(request, labelled_embeddings=request.embeddings[side], labelled_classes=None)
+
+        rows = np.searchsorted(request.ids, run(create("dal"), request).ids)
+
+        assert (~side[rows]).mean() >= 0.9

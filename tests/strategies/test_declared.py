@@ -82,6 +82,10 @@ EFFECTS: dict[tuple[str, str], tuple[Any, Any, str]] = {
     ("cluster_margin", "cluster_size"): (2, 100, "picks"),
     ("cluster_margin", "dimensions"): (2, 16, "picks"),
     ("cluster_margin", "candidates"): (30, 300, "picks"),
+    ("dal", "rounds"): (1, 10, "picks"),
+    ("dal", "penalty"): (0.001, 1000.0, "picks"),
+    ("dal", "dimensions"): (2, 16, "picks"),
+    ("dal", "candidates"): (30, 300, "picks"),
 }
 """Two values of each parameter, and whether the picks have to differ or, where only the time may, must not."""
 

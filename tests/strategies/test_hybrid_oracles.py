@@ -154,11 +154,11 @@ class TestWeightedClusters:
         assert np.allclose(selection.utilities, np.sort(mass)[::-1], rtol=1e-5)
 
     def test_the_weights_move_a_centre(self, pool: MakePool) -> None:
-        line = np.zeros((9, 2), dtype=np.float32)
-        line[:, 0], line[:, 1] = np.linspace(-1, 1, 9), 1
+        angles = np.arange(9) * 2 * np.pi / 9
+        ring = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
         probabilities = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (9, 1))
         probabilities[-1] = 0.5
-        request = Request(ids=pool(9).ids, budget=1, probabilities=probabilities, embeddings=line)
+        request = Request(ids=pool(9).ids, budget=1, probabilities=probabilities, embeddings=ring)
 
         assert run(create("clue"), request).ids.tolist() == ["item-00008"]
 
@@ -175,3 +175,71 @@ class TestTcm:
         assert selection.diagnostics["chosen"] == chosen
         assert selection.diagnostics["strategy"] == "tcm"
         assert selection.ids.tolist() == run(create(chosen), request).ids.tolist()
+
+
+def naive_ranked_batch(points: Array, labelled: Array, doubt: Array, budget: int) -> tuple[list[int], list[float]]:
+    picks: list[int] = []
+    scores: list[float] = []
+    for _ in range(budget):
+        known = np.concatenate([labelled, points[picks]]).astype(float)
+        likeness = np.zeros(len(points))
+        if len(known):
+            likeness = 1 / (1 + np.sqrt(squared_distances(points, known).min(axis=1)))
+        share = (len(points) - len(picks)) / (len(points) - len(picks) + len(known))
+        score = share * (1 - likeness) + (1 - share) * doubt
+        score[picks] = -1
+        picks.append(int(score.astype(np.float32).argmax()))
+        scores.append(float(score.max()))
+    return picks, scores
+
+
+class TestRankedBatch:
+    @pytest.mark.parametrize("labels", [0, 12, 400])
+    def test_its_picks_are_those_of_the_naive_algorithm(self, pool: MakePool, labels: int) -> None:
+        request = pool(300, labels=labels, budget=60)
+
+        selection = run(create("ranked_batch"), request)
+
+        doubt = 1 - request.probabilities.max(axis=1).astype(float)
+        picks, scores = naive_ranked_batch(request.embeddings, request.labelled_embeddings, doubt, 60)
+        assert selection.ids.tolist() == request.ids[picks].tolist()
+        assert np.allclose(selection.utilities, scores, atol=1e-6)
+
+    def test_doubles_go_by_row(self, pool: MakePool) -> None:
+        request = pool(60, budget=60)
+        rows = np.arange(60) % 7
+        request = replace(
+            request, embeddings=request.embeddings[rows], probabilities=request.probabilities[rows], samples=None
+        )
+
+        selection = run(create("ranked_batch"), request)
+
+        doubt = 1 - request.probabilities.max(axis=1).astype(float)
+        picks, _ = naive_ranked_batch(request.embeddings, request.labelled_embeddings, doubt, 60)
+        assert selection.ids.tolist() == request.ids[picks].tolist()
+
+
+class TestClusterMargin:
+    def test_it_visits_the_clusters_of_the_shortlist_from_the_smallest_round_after_round(self, pool: MakePool) -> None:
+        rng = np.random.default_rng(0)
+        owner = rng.permutation(np.repeat(np.arange(6), [50, 30, 40, 60, 20, 40]))
+        points = (np.eye(8)[owner] * 20 + rng.normal(size=(240, 8))).astype(np.float32)
+        request = replace(pool(240, labels=0, dimensions=8, budget=9), embeddings=points)
+
+        selection = run(create("cluster_margin", cluster_size=40, shortlist=8), request)
+
+        short = np.argsort(margins(request.probabilities), kind="stable")[:72]
+        sizes = np.bincount(owner[short], minlength=6)
+        rows = np.searchsorted(request.ids, selection.ids)
+        assert set(rows.tolist()) <= set(short.tolist())
+        assert [sizes[owner[row]] for row in rows[:6]] == sorted(sizes.tolist())
+        assert len(set(owner[rows[:6]].tolist())) == 6
+        left = sorted(size for size in sizes.tolist() if size > 1)
+        assert [sizes[owner[row]] for row in rows[6:]] == left[:3]
+
+    def test_the_seed_draws_within_the_clusters(self, pool: MakePool) -> None:
+        request = pool(budget=10)
+
+        batches = {tuple(sorted(run(create("cluster_margin"), replace(request, seed=s)).ids)) for s in range(4)}
+
+        assert len(batches) == 4
