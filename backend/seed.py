@@ -172,6 +172,8 @@ def _show(studio: Studio, project: Project, config: ProjectConfig, progress: Pro
     for folder in folders:
         if folder is not None:
             connect.ensure_local_files(studio, studio_id, Path(folder).resolve())
+    if config.pool.source == "ftp":
+        progress("Label Studio's pages do not show ftp addresses: put the files behind http for people to label them")
     if config.pool.source == "s3":
         bucket = (config.pool.path or "").removeprefix("s3://").partition("/")[0]
         if bucket not in {storage["bucket"] for storage in studio.get("/api/storages/s3", {"project": studio_id})}:

@@ -20,6 +20,8 @@ class Settings(BaseSettings):
     data_root: Path | None = Field(default=None, description="Local files are read only below this folder.")
     username: str | None = Field(default=None, description="Basic auth of the ML backend.")
     password: SecretStr | None = Field(default=None, description="Basic auth of the ML backend.")
+    ftp_username: str | None = Field(default=None, description="Login for ftp hosts in pool.allow_hosts.")
+    ftp_password: SecretStr | None = Field(default=None, description="Login for ftp hosts in pool.allow_hosts.")
     webhook_secret: SecretStr | None = Field(default=None, description="Value of the X-Nextbatch-Secret header.")
     predict_deadline_s: float = Field(default=5.0, gt=0, description="/predict answers within this.")
     worker_threads: int = Field(default=2, ge=1, description="Threads of numerical libraries in the worker.")
@@ -61,11 +63,11 @@ class LabelStudioSection(Section):
 
 
 class PoolSection(Section):
-    """Where items come from: tasks of the Label Studio project, a folder, an S3 prefix, or a manifest."""
+    """Where items come from: tasks of the Label Studio project, a folder, an S3 prefix, a manifest, an ftp folder."""
 
-    source: Literal["tasks", "folder", "s3", "manifest"] = "tasks"
+    source: Literal["tasks", "folder", "s3", "manifest", "ftp"] = "tasks"
     path: str | None = Field(
-        default=None, description="Folder or manifest below NEXTBATCH_DATA_ROOT, s3://bucket/prefix, or an address."
+        default=None, description="Folder or manifest below NEXTBATCH_DATA_ROOT, s3://bucket/prefix, ftp://host/path."
     )
     uri_field: str = Field(default="uri", description="Column of a manifest with the items' addresses.")
     holdout_path: str | None = Field(

@@ -1,7 +1,5 @@
 """http and https: one client whose every address is checked, with a size limit, a deadline and few, spread retries."""
 
-import asyncio
-import random
 from types import TracebackType
 from typing import Self
 
@@ -20,19 +18,12 @@ from backend.errors import (
 from backend.pool.files import Blob
 from backend.pool.guard import Guard, GuardedResolver
 from backend.pool.origin import LabelStudioOrigin
+from backend.pool.retry import TryAgain, retried
 
 MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _HEADERS = {"User-Agent": "nextbatch", "Accept-Encoding": "identity"}
-
-
-class _TryAgain(Exception):
-    """What went wrong may have passed a moment later."""
-
-    def __init__(self, problem: str, wait_s: float = 0.0) -> None:
-        super().__init__(problem)
-        self.wait_s = wait_s
 
 
 class HttpClient:
@@ -72,15 +63,7 @@ class HttpClient:
             url.port  # noqa: B018 yarl reads the port lazily, and raises then
         except ValueError:
             raise SourceUnsupported(uri=shown(address), problem="not a valid address") from None
-        for attempt in range(self._retries + 1):
-            try:
-                return await self._follow(url)
-            except _TryAgain as failure:
-                if attempt == self._retries:
-                    raise FetchFailed(uri=shown(url), problem=str(failure)) from None
-                # Full jitter: a store that refused 64 requests at once should not get them back at once.
-                await asyncio.sleep(failure.wait_s + random.uniform(0, 0.2 * 2**attempt))  # noqa: S311
-        raise AssertionError("the last attempt returns or raises")
+        return await retried(lambda: self._follow(url), self._retries, shown(url))
 
     async def _follow(self, url: URL) -> Blob:
         """Follow redirects by hand: each hop is checked like the first, and credentials stay at the first."""
@@ -119,9 +102,9 @@ class HttpClient:
         except (aiohttp.InvalidURL, aiohttp.ClientResponseError, ValueError) as error:
             raise FetchFailed(uri=start, problem=f"it does not speak HTTP ({type(error).__name__})") from None
         except aiohttp.ClientConnectorError as error:
-            raise _TryAgain(f"no connection to {error.host[:60]}") from None
+            raise TryAgain(f"no connection to {error.host[:60]}") from None
         except aiohttp.ClientError as error:
-            raise _TryAgain(f"the connection broke ({type(error).__name__})") from None
+            raise TryAgain(f"the connection broke ({type(error).__name__})") from None
 
     async def _request(
         self, session: aiohttp.ClientSession, url: URL, authorization: str | None, start: str
@@ -133,7 +116,7 @@ class HttpClient:
                 target = url.join(URL(location))
                 return target.with_user(None) if target.host else target
             if status in _PASSING:
-                raise _TryAgain(f"HTTP {status}", _retry_after(response))
+                raise TryAgain(f"HTTP {status}", _retry_after(response))
             if status in (401, 403):
                 raise AccessRefused(uri=start, problem=f"HTTP {status}")
             if status in (404, 410):

@@ -1,17 +1,22 @@
 """What a pool's source names, as one stream of items. Nothing of an item is read; what is left out is counted."""
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import quote
 
 from backend.errors import FolderOutsideRoot, MissingSetting, PoolUnreadable
 from backend.pool.catalog import NewItem
 from backend.pool.folders import IMAGE_SUFFIXES
+from backend.pool.ftp import Entry
 from backend.pool.manifest import read_manifest
 from backend.pool.skipped import Skipped
-from backend.pool.sources import SourceConfig, open_buckets
+from backend.pool.sources import SourceConfig, Sources, open_buckets
 from backend.settings import PoolSection
+
+_FTP_DEPTH = 32  # a server may say that every folder holds another
 
 
 class Listing:
@@ -41,6 +46,8 @@ def list_pool(pool: PoolSection, config: SourceConfig) -> Listing | None:
             return Listing(lambda skipped: _in_folder(Path(path), config.data_root, skipped))
         case "s3":
             return Listing(lambda skipped: _in_bucket(path, config, skipped))
+        case "ftp":
+            return Listing(lambda skipped: _on_ftp(path, config, skipped))
         case "manifest":
             return Listing(lambda skipped: read_manifest(path, pool.uri_field, config, skipped))
 
@@ -120,3 +127,37 @@ def _in_bucket(prefix: str, config: SourceConfig, skipped: Skipped) -> Iterator[
             skipped.add("not named as an image", found.uri)
         else:
             yield NewItem(found.uri, validator=found.validator)
+
+
+def _on_ftp(folder: str, config: SourceConfig, skipped: Skipped) -> Iterator[NewItem]:
+    """Image files below an ftp:// folder, a folder at a time. Links are not followed."""
+    closing = AsyncExitStack()
+    with asyncio.Runner() as runner:
+        sources = runner.run(closing.enter_async_context(Sources(config)))
+        try:
+            rest = [(folder.rstrip("/"), 0)]
+            while rest:
+                uri, depth = rest.pop()
+                for entry in runner.run(sources.list_ftp_folder(uri)):
+                    if entry.kind == "dir" and depth < _FTP_DEPTH:
+                        rest.append((entry.uri, depth + 1))
+                    elif (reason := _why_not(entry)) is not None:
+                        skipped.add(reason, entry.uri)
+                    else:
+                        yield NewItem(entry.uri, validator=entry.validator)
+        finally:
+            runner.run(closing.aclose())
+
+
+def _why_not(entry: Entry) -> str | None:
+    match entry.kind:
+        case "file" if not is_image_name(entry.uri):
+            return "not named as an image"
+        case "file":
+            return "empty" if entry.size_bytes == 0 else None
+        case "dir":
+            return f"a folder below {_FTP_DEPTH} others"
+        case None:
+            return "a line of the server's list that nobody understands"
+        case _:
+            return "no plain file"

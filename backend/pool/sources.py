@@ -3,6 +3,7 @@
 | address | read from |
 |---|---|
 | http://, https:// | the public internet and `allow_hosts` |
+| ftp:// | the public internet and `allow_hosts` |
 | s3://bucket/key | `allow_buckets` |
 | file:///…, /…, relative paths | below `data_root` |
 | /data/local-files/?d=… | below `data_root`; without one, Label Studio |
@@ -21,14 +22,17 @@ from aiohttp.abc import AbstractResolver
 
 from backend.errors import FetchTimedOut, ItemMissing, PathForbidden, SourceUnsupported
 from backend.pool.files import Blob, read_below
+from backend.pool.ftp import Entry, FtpClient, Login
 from backend.pool.guard import Guard
 from backend.pool.http import HttpClient, shown
 from backend.pool.origin import LabelStudioOrigin, TokenProvider
 from backend.pool.s3 import Buckets
+from backend.settings import settings
 
 __all__ = ["Blob", "SourceConfig", "Sources", "open_buckets"]
 
 _LOCAL_FILES = "/data/local-files/"
+_LIST_TIMEOUT_S = 300.0
 _UPLOADS = ("/data/upload/", "/storage-data/")
 
 
@@ -84,6 +88,15 @@ class Sources:
                 resolver=self._resolver,
             )
         )
+        self._ftp = await self._closing.enter_async_context(
+            FtpClient(
+                Guard(config.allow_hosts),
+                _ftp_login(),
+                max_bytes=config.max_bytes,
+                retries=config.retries,
+                resolver=self._resolver,
+            )
+        )
         self._buckets = open_buckets(config)
         return self
 
@@ -100,11 +113,21 @@ class Sources:
         except TimeoutError:
             raise FetchTimedOut(uri=shown(uri), timeout_s=f"{self._config.timeout_s:g}") from None
 
+    async def list_ftp_folder(self, uri: str) -> list[Entry]:
+        """What an ftp:// folder holds. Raises an ItemUnreadable."""
+        try:
+            async with asyncio.timeout(_LIST_TIMEOUT_S):
+                return await self._ftp.list_folder(uri)
+        except TimeoutError:
+            raise FetchTimedOut(uri=shown(uri), timeout_s=f"{_LIST_TIMEOUT_S:g}") from None
+
     async def _read(self, uri: str) -> Blob:
         scheme, separator, rest = uri.partition("://")
         match scheme.lower() if separator else "":
             case "http" | "https":
                 return await self._http.get(uri)
+            case "ftp":
+                return await self._ftp.get(uri)
             case "s3":
                 return await self._buckets.get(f"s3://{rest}")
             case "file":
@@ -134,6 +157,13 @@ class Sources:
         if self._config.data_root is None:
             raise PathForbidden(path=shown(path), problem="NEXTBATCH_DATA_ROOT is not set")
         return await asyncio.to_thread(read_below, self._config.data_root, path, self._config.max_bytes)
+
+
+def _ftp_login() -> Login | None:
+    process = settings()
+    if process.ftp_username is None:
+        return None
+    return Login(process.ftp_username, process.ftp_password.get_secret_value() if process.ftp_password else "")
 
 
 def _path_of_file_uri(uri: str) -> str:
