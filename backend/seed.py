@@ -2,7 +2,7 @@
 
 import difflib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -161,7 +161,9 @@ def _add_items(studio: Studio, project: Project, config: ProjectConfig, task: La
         ]
     progress(f"importing {len(tasks)} tasks into Label Studio")
     task_ids = connect.import_tasks(studio, studio_project_id_of(project), tasks, task, progress)
-    _store_task_ids(project.id, task_ids)
+    for chunk in catalog.chunks(task_ids.items(), catalog.INSERT_CHUNK):
+        with transaction() as session:
+            catalog.assign_tasks(session, project.id, dict(chunk))
     return added
 
 
@@ -200,15 +202,6 @@ def _sample(rows: Sequence[T], size: int | None, seed: int) -> list[T]:
         return list(rows)
     chosen = np.random.default_rng(seed).choice(len(rows), size, replace=False)
     return [rows[row] for row in sorted(chosen)]
-
-
-def _store_task_ids(project_id: int, task_ids: Mapping[str, int]) -> None:
-    with transaction() as session:
-        for chunk in catalog.chunks(task_ids.items()):
-            for key, task_id in chunk:
-                session.execute(
-                    sa.update(Item).where(Item.project_id == project_id, Item.key == key).values(task_id=task_id)
-                )
 
 
 def _connect(studio: Studio, project: Project, config: ProjectConfig, url: str) -> None:

@@ -83,6 +83,13 @@ def add_items(session: Session, project_id: int, items: Iterable[NewItem]) -> in
     return added
 
 
+def assign_tasks(session: Session, project_id: int, task_ids: Mapping[str, int]) -> None:
+    """Record which task an item has: key to task id."""
+    is_item = (Item.project_id == project_id, Item.key == sa.bindparam("item_key"))
+    rows = [{"item_key": key, "task": task_id} for key, task_id in task_ids.items()]
+    session.connection().execute(sa.update(Item).where(*is_item).values(task_id=sa.bindparam("task")), rows)
+
+
 def by_key(items: Iterable[NewItem]) -> dict[str, NewItem]:
     """Items by their key, in order; of several with one key the first."""
     named: dict[str, NewItem] = {}

@@ -177,3 +177,18 @@ def test_task_ids_are_filled_in_and_nothing_is_added_twice(project_id: int) -> N
     with reading() as session:
         found = {item.key: item.task_id for item in session.query(Item).filter_by(project_id=project_id)}
     assert found == {item_key("a"): 1, item_key("b"): 2, item_key("c"): None}
+
+
+def test_tasks_are_assigned_by_key_and_only_in_their_project(project_id: int) -> None:
+    with transaction() as session:
+        other = Project(name="trees", config={"name": "trees"})
+        session.add(other)
+        session.flush()
+        catalog.add_items(session, other.id, [NewItem("a")])
+        catalog.add_items(session, project_id, [NewItem("a"), NewItem("b")])
+
+        catalog.assign_tasks(session, project_id, {item_key("a"): 5, item_key("unknown"): 6})
+
+    with reading() as session:
+        found = {(item.project_id, item.uri): item.task_id for item in session.query(Item)}
+    assert found == {(other.id, "a"): None, (project_id, "a"): 5, (project_id, "b"): None}
