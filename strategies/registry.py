@@ -14,10 +14,12 @@ GROUP = "nextbatch.strategies"
 """Entry points of this group are strategies of other packages: ``name = "package.module:Class"``."""
 
 BUILT_IN = (
+    "anchor_al",
     "auto",
     "badge",
     "bald",
     "batch_bald",
+    "cal",
     "class_balanced_margin",
     "class_quota",
     "clue",
@@ -28,6 +30,7 @@ BUILT_IN = (
     "deepfool",
     "density",
     "distinct",
+    "drop_query",
     "egl",
     "entropy",
     "epig",
@@ -52,6 +55,7 @@ BUILT_IN = (
     "random_share",
     "ranked_batch",
     "ratio",
+    "seals",
     "stochastic",
     "sub_sample",
     "tcm",

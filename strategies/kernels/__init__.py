@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from strategies.kernels.herding import cosine, coverage, max_herding
     from strategies.kernels.hierarchy import average_linkage
     from strategies.kernels.joint import joint_information, predictive_information
+    from strategies.kernels.linear import dropped_disagreement, head_probabilities
+    from strategies.kernels.neighbours import anchors, contrast, most_like
     from strategies.kernels.pointwise import entropy, gini, ranks, residuals, tempered, top2, turns
     from strategies.kernels.projection import Projection, distinct, fit_projection, nearest_cosine
     from strategies.kernels.ranking import ranked_batch
@@ -29,19 +31,23 @@ if TYPE_CHECKING:
 __all__ = [
     "MOST_CLUSTERED",
     "Projection",
+    "anchors",
     "average_linkage",
     "ball_cover",
     "boundary_distance",
     "consensus_entropy",
+    "contrast",
     "cosine",
     "coverage",
     "d2_sampling",
     "deviation",
     "distinct",
+    "dropped_disagreement",
     "entropy",
     "expected_residual",
     "fit_projection",
     "gini",
+    "head_probabilities",
     "in_turn",
     "inclusion",
     "information",
@@ -53,6 +59,7 @@ __all__ = [
     "linear_scores",
     "max_herding",
     "mean_cosine",
+    "most_like",
     "nearest",
     "nearest_cosine",
     "predictive_information",
@@ -90,6 +97,8 @@ _HOMES = {
     "herding": ("cosine", "coverage", "max_herding"),
     "hierarchy": ("average_linkage",),
     "joint": ("joint_information", "predictive_information"),
+    "linear": ("dropped_disagreement", "head_probabilities"),
+    "neighbours": ("anchors", "contrast", "most_like"),
     "pointwise": ("entropy", "gini", "ranks", "residuals", "tempered", "top2", "turns"),
     "projection": ("Projection", "distinct", "fit_projection", "nearest_cosine"),
     "ranking": ("ranked_batch",),

@@ -151,7 +151,7 @@ class TestDal:
         smaller = min(len(ones), len(zeros))
         weights = np.concatenate([np.full(len(ones), smaller / len(ones)), np.full(len(zeros), smaller / len(zeros))])
         goal = np.arange(len(ones) + len(zeros)) < len(ones)
-        fitted = LogisticRegression(C=1 / penalty, tol=1e-10, solver="newton-cholesky")
+        fitted = LogisticRegression(C=1 / penalty, tol=1e-7, solver="newton-cholesky")
         fitted.fit(np.concatenate([ones, zeros]), goal, weights)
         return fitted.coef_[0], float(fitted.intercept_[0])
 

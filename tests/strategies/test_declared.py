@@ -86,6 +86,17 @@ EFFECTS: dict[tuple[str, str], tuple[Any, Any, str]] = {
     ("dal", "penalty"): (0.001, 1000.0, "picks"),
     ("dal", "dimensions"): (2, 16, "picks"),
     ("dal", "candidates"): (30, 300, "picks"),
+    ("cal", "neighbours"): (1, 12, "picks"),
+    ("drop_query", "passes"): (1, 9, "picks"),
+    ("drop_query", "rate"): (0.2, 0.9, "picks"),
+    ("drop_query", "dimensions"): (2, 16, "picks"),
+    ("drop_query", "clusters"): (1, 10, "picks"),
+    ("seals", "neighbours"): (1, 5, "picks"),
+    ("seals", "dimensions"): (2, 16, "picks"),
+    ("anchor_al", "anchors"): (1, 10, "picks"),
+    ("anchor_al", "neighbours"): (1, 50, "picks"),
+    ("anchor_al", "subpool"): (1, 200, "picks"),
+    ("anchor_al", "dimensions"): (2, 16, "picks"),
 }
 """Two values of each parameter, and whether the picks have to differ or, where only the time may, must not."""
 
@@ -94,6 +105,9 @@ BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("class_quota", "depth"): {"share": 0.2},
     ("distinct", "depth"): {"cosine": 0.2},
     ("distinct", "dimensions"): {"cosine": 0.5},
+    ("seals", "dimensions"): {"neighbours": 4},
+    ("anchor_al", "dimensions"): {"subpool": 20},
+    ("anchor_al", "neighbours"): {"subpool": 20},
 }
 """What else has to be set for the parameter to matter."""
 
