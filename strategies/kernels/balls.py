@@ -77,10 +77,8 @@ def _gains(inside: NDArray[np.uint8], rows: NDArray[np.int64], bits: NDArray[np.
 
 
 def _squared(points: torch.Tensor, others: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Slices of rows (m, d) and their squared distances to all of `others` (l, d), (rows, l) float64."""
-    goal = others.double()
-    norms = goal.square().sum(dim=1)
-    for rows in blocks(len(points), 24 * max(1, len(others))):
-        block = points[rows].double()
-        squared = torch.addmm(norms, block, goal.T, alpha=-2).add_(block.square().sum(dim=1, keepdim=True))
-        yield rows, squared.clamp_min_(0)
+    """Slices of rows (m, d) and their squared distances to all of `others` (l, d), (rows, l) float32."""
+    norms = others.square().sum(dim=1)
+    for rows in blocks(len(points), 12 * max(1, len(others))):
+        squared = torch.addmm(norms, points[rows], others.T, alpha=-2)
+        yield rows, squared.add_(points[rows].square().sum(dim=1, keepdim=True)).clamp_min_(0)

@@ -54,6 +54,14 @@ EFFECTS: dict[tuple[str, str], tuple[Any, Any, str]] = {
     ("uherding", "dimensions"): (2, 16, "picks"),
     ("uherding", "targets"): (20, 300, "picks"),
     ("uherding", "candidates"): (30, 300, "picks"),
+    ("bait", "ridge"): (1e-3, 1e3, "picks"),
+    ("bait", "forward"): (1.0, 4.0, "picks"),
+    ("bait", "dimensions"): (2, 16, "picks"),
+    ("bait", "candidates"): (30, 300, "picks"),
+    ("batch_bald", "shortlist"): (10, 300, "picks"),
+    ("batch_bald", "configurations"): (1, 5000, "picks"),
+    ("epig", "targets"): (3, 300, "picks"),
+    ("epig", "shortlist"): (10, 300, "picks"),
     ("class_quota", "of"): ("margin", "random", "picks"),
     ("class_quota", "share"): (0.2, 1.0, "picks"),
     ("class_quota", "depth"): (1, 20, "picks"),
@@ -168,7 +176,12 @@ def shuffled(request: Request, need: Needs) -> Request:
     return replace(request, **changes[need]())
 
 
-ALERT: dict[str, dict[str, Any]] = {"auto": {"labels_per_class": 2}, "distinct": {"cosine": 0.3}}
+ALERT: dict[str, dict[str, Any]] = {
+    "anchor_al": {"subpool": 20},
+    "auto": {"labels_per_class": 2},
+    "distinct": {"cosine": 0.3},
+    "seals": {"neighbours": 4},
+}
 """Parameters with which a strategy hears everything that it declares."""
 
 DECLARED = [(name, need) for name in BUILT_IN for need in Needs if need and need in find(name).needs | find(name).uses]

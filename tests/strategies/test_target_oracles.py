@@ -1,12 +1,16 @@
 """Strategies that look near labelled items or with the linear head, each against its definition written plainly."""
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as draw
 from scipy.special import rel_entr, softmax
 
 from strategies import Request, create, kernels, run
@@ -156,5 +160,83 @@ class TestDropQuery:
 
 
 def unit(request: Request, rows: Array) -> torch.Tensor:
-    points, _ = on_the_sphere(request)
+    points, _ = on_the_sphere(replace(request, labelled_embeddings=request.embeddings[:0], labelled_classes=None))
     return torch.from_numpy(points[rows]).float()
+
+
+def naive_next(labels: list[int]) -> tuple[int, int, bool] | None:
+    """Read off the whole line: labels are 0, 1, or -1 where bare."""
+    known = [place for place, label in enumerate(labels) if label >= 0]
+    unlike = [(a, b) for a, b in pairwise(known) if labels[a] != labels[b]]
+    runs = [(b - a - 1, a, b) for a, b in unlike if b - a > 1]
+    if runs:
+        size, a, b = min(runs)
+        return (a + b) // 2, size, True
+    bare = [place for place, label in enumerate(labels) if label < 0]
+    beside = []
+    for a, b in unlike:
+        left, right = [p for p in bare if p < a], [p for p in bare if p > b]
+        beside += [(a - left[-1], left[-1])] if left else []
+        beside += [(right[0] - b, right[0])] if right else []
+    return (min(beside)[1], min(beside)[0], False) if beside else None
+
+
+class TestGalaxy:
+    @settings(max_examples=200, deadline=None)
+    @given(labels=draw.lists(draw.sampled_from([-1, -1, -1, 0, 1]), min_size=1, max_size=40), coins=draw.randoms())
+    def test_the_line_gives_the_place_that_reading_it_off_would(self, labels: list[int], coins: random.Random) -> None:
+        line = kernels.Line(np.array(labels))
+
+        for _ in range(labels.count(-1)):
+            expected = naive_next(labels)
+            assert line.next() == expected
+            bare = [place for place, label in enumerate(labels) if label < 0]
+            place = bare[0] if expected is None else expected[0]
+            labels[place] = coins.randint(0, 1)
+            line.put(place, labels[place])
+        assert line.next() is None
+
+    def test_it_bisects_between_the_labels_of_two_classes(self) -> None:
+        share = ((np.arange(101) + 0.5) / 101).astype(np.float32)  # row r has place 100 - r on the line of class 0
+        probabilities = np.stack([share, 1 - share], axis=1)
+        # the head puts label 0 between rows 95 and 96, label 1 between rows 14 and 15
+        logit = np.log(np.array([96 / 5, 15 / 86]))[:, None].astype(np.float32)
+        request = Request(
+            ids=np.arange(101),
+            budget=4,
+            probabilities=probabilities,
+            labelled_embeddings=logit,
+            labelled_classes=np.array([0, 1]),
+            head_weights=np.array([[1.0, 0.0]], dtype=np.float32),
+            head_bias=np.zeros(2, dtype=np.float32),
+        )
+
+        selection = run(create("galaxy"), request)
+
+        # 81 bare rows from 95 down to 15; rows from 50 up are predicted class 0 and so count as labelled 0
+        lengths = 1 / selection.utilities
+        assert lengths[0] == 81
+        assert selection.ids[0] == 55
+        assert (lengths[1:] <= lengths[:-1] / 2).all()
+        assert (np.abs(selection.ids - 49.5) <= lengths).all()
+
+    def test_a_rare_class_gets_as_many_picks_as_a_common_one(self, pool: MakePool) -> None:
+        rng = np.random.default_rng(0)
+        request = pool(600, budget=100)
+        rare = rng.random(600) < 0.03
+        best = np.where(rare, 4, rng.integers(0, 2, 600))
+        probabilities = (0.5 * np.eye(5)[best] + 0.5 * rng.dirichlet(np.ones(5), 600)).astype(np.float32)
+        request = replace(request, probabilities=probabilities, labelled_classes=np.arange(12) % 5)
+
+        selection = run(create("galaxy"), request)
+
+        rows = np.searchsorted(request.ids, selection.ids)
+        assert rare[rows].mean() > 2 * rare.mean()
+
+    def test_without_labels_it_draws_by_lot(self, pool: MakePool) -> None:
+        request = pool(budget=30, labels=0)
+
+        selection = run(create("galaxy"), request)
+
+        assert selection.utilities[0] == 0
+        assert "by lot" in selection.reasons[0]
