@@ -20,6 +20,9 @@ class Settings(BaseSettings):
     data_root: Path | None = Field(default=None, description="Local files are read only below this folder.")
     username: str | None = Field(default=None, description="Basic auth of the ML backend.")
     password: SecretStr | None = Field(default=None, description="Basic auth of the ML backend.")
+    blob_cache_gib: float = Field(
+        default=0.0, ge=0, description="Keep so much of what was fetched below the cache folder; 0 keeps nothing."
+    )
     ftp_username: str | None = Field(default=None, description="Login for ftp hosts in pool.allow_hosts.")
     ftp_password: SecretStr | None = Field(default=None, description="Login for ftp hosts in pool.allow_hosts.")
     webhook_secret: SecretStr | None = Field(default=None, description="Value of the X-Nextbatch-Secret header.")

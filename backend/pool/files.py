@@ -18,6 +18,10 @@ class Blob:
     etag: str | None = None
 
 
+class Unchanged(Exception):
+    """The source still holds what has the entity tag that it was asked with."""
+
+
 def read_below(root: Path, path: str, max_bytes: int) -> Blob:
     """Read a regular file whose path, absolute or relative to the root, lies below it once links are resolved.
 

@@ -15,7 +15,7 @@ from backend.errors import (
     ItemTooLarge,
     SourceUnsupported,
 )
-from backend.pool.files import Blob
+from backend.pool.files import Blob, Unchanged
 from backend.pool.guard import Guard, GuardedResolver
 from backend.pool.origin import LabelStudioOrigin
 from backend.pool.retry import TryAgain, retried
@@ -56,21 +56,24 @@ class HttpClient:
         await self._public.close()
         await self._own.close()
 
-    async def get(self, address: str) -> Blob:
-        """Read an address. Raises an ItemUnreadable; the deadline over all of it is the caller's."""
+    async def get(self, address: str, etag: str | None = None) -> Blob:
+        """Read an address; Unchanged if what is there still has that entity tag.
+
+        Raises an ItemUnreadable; the deadline over all of it is the caller's.
+        """
         try:
             url = URL(address)
             url.port  # noqa: B018 yarl reads the port lazily, and raises then
         except ValueError:
             raise SourceUnsupported(uri=shown(address), problem="not a valid address") from None
-        return await retried(lambda: self._follow(url), self._retries, shown(url))
+        return await retried(lambda: self._follow(url, etag), self._retries, shown(url))
 
-    async def _follow(self, url: URL) -> Blob:
+    async def _follow(self, url: URL, etag: str | None) -> Blob:
         """Follow redirects by hand: each hop is checked like the first, and credentials stay at the first."""
         start = shown(url)
         is_ours = self._is_ours(url)
         for _ in range(MAX_REDIRECTS + 1):
-            answer = await self._once(url, start, with_token=is_ours)
+            answer = await self._once(url, start, etag, with_token=is_ours)
             if isinstance(answer, Blob):
                 return answer
             url = answer
@@ -80,23 +83,23 @@ class HttpClient:
     def _is_ours(self, url: URL) -> bool:
         return self._origin is not None and self._origin.owns(url)
 
-    async def _once(self, url: URL, start: str, *, with_token: bool) -> Blob | URL:
+    async def _once(self, url: URL, start: str, etag: str | None, *, with_token: bool) -> Blob | URL:
         """One request: what the address holds, or where it points to."""
         try:
             if self._origin is None or not self._origin.owns(url):
                 self._guard.check_url(url)
-                return await self._request(self._public, url, None, start)
+                return await self._request(self._public, url, None, start, etag)
             bare = url.with_user(None)
             header = await self._origin.authorization(bare, self._own) if with_token else None
             try:
-                return await self._request(self._own, bare, header, start)
+                return await self._request(self._own, bare, header, start, etag)
             except AccessRefused:
                 if header is None:
                     raise
                 fresh = await self._origin.authorization(bare, self._own, rejected=header)
                 if fresh == header:
                     raise
-                return await self._request(self._own, bare, fresh, start)
+                return await self._request(self._own, bare, fresh, start, etag)
         except aiohttp.ClientConnectorCertificateError:
             raise FetchFailed(uri=start, problem="its certificate is not valid") from None
         except (aiohttp.InvalidURL, aiohttp.ClientResponseError, ValueError) as error:
@@ -107,14 +110,18 @@ class HttpClient:
             raise TryAgain(f"the connection broke ({type(error).__name__})") from None
 
     async def _request(
-        self, session: aiohttp.ClientSession, url: URL, authorization: str | None, start: str
+        self, session: aiohttp.ClientSession, url: URL, authorization: str | None, start: str, etag: str | None
     ) -> Blob | URL:
         headers = {"Authorization": authorization} if authorization else {}
+        if etag is not None:
+            headers["If-None-Match"] = etag
         async with session.get(url, headers=headers, allow_redirects=False) as response:
             status = response.status
             if status in _REDIRECTS and (location := response.headers.get("Location")):
                 target = url.join(URL(location))
                 return target.with_user(None) if target.host else target
+            if status == 304 and etag is not None:
+                raise Unchanged
             if status in _PASSING:
                 raise TryAgain(f"HTTP {status}", _retry_after(response))
             if status in (401, 403):

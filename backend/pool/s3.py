@@ -13,16 +13,18 @@ from obstore.exceptions import (
     GenericError,
     InvalidPathError,
     NotFoundError,
+    NotModifiedError,
     PermissionDeniedError,
     UnauthenticatedError,
 )
 from obstore.store import S3Store
 
 from backend.errors import AccessRefused, BucketForbidden, FetchFailed, ItemMissing, ItemTooLarge, SourceUnsupported
-from backend.pool.files import Blob
+from backend.pool.files import Blob, Unchanged
 
 if TYPE_CHECKING:
     from boto3 import Session
+    from obstore import GetOptions
     from obstore.store import S3Config
 
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
@@ -66,16 +68,22 @@ class Buckets:
         self._stores: dict[str, S3Store] = {}
         self._opening = asyncio.Lock()
 
-    async def get(self, uri: str) -> Blob:
-        """Read one object. Raises BucketForbidden, ItemMissing, AccessRefused, ItemTooLarge, FetchFailed."""
+    async def get(self, uri: str, etag: str | None = None) -> Blob:
+        """Read one object; Unchanged if it still has that entity tag.
+
+        Raises BucketForbidden, ItemMissing, AccessRefused, ItemTooLarge, FetchFailed.
+        """
         bucket, key = self._allowed(uri)
         if not key:
             raise SourceUnsupported(uri=uri[:100], problem="it names a bucket, not an object")
         try:
-            result = await obstore.get_async(await self._store(bucket), key)
+            options: GetOptions = {"if_none_match": etag} if etag else {}
+            result = await obstore.get_async(await self._store(bucket), key, options=options)
             if result.meta["size"] > self._max_bytes:
                 raise ItemTooLarge(uri=uri[:100], limit_bytes=self._max_bytes)
             return Blob(bytes(await result.bytes_async()), result.meta["e_tag"])
+        except NotModifiedError:
+            raise Unchanged from None
         except (BaseError, OSError, ValueError) as error:
             raise _translated(error, uri) from None
 

@@ -13,6 +13,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +22,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from aiohttp.abc import AbstractResolver
 
 from backend.errors import FetchTimedOut, ItemMissing, PathForbidden, SourceUnsupported
-from backend.pool.files import Blob, read_below
+from backend.pool.blobs import BlobCache
+from backend.pool.files import Blob, Unchanged, read_below
 from backend.pool.ftp import Entry, FtpClient, Login
 from backend.pool.guard import Guard
 from backend.pool.http import HttpClient, shown
@@ -98,6 +100,8 @@ class Sources:
             )
         )
         self._buckets = open_buckets(config)
+        limit = int(settings().blob_cache_gib * 2**30)
+        self._cache = _blob_cache(settings().cache / "blobs", limit) if limit else None
         return self
 
     async def __aexit__(
@@ -109,7 +113,7 @@ class Sources:
         """The item's bytes, at most `max_bytes`, within `timeout_s` over all retries. Raises an ItemUnreadable."""
         try:
             async with asyncio.timeout(self._config.timeout_s):
-                return await self._read(uri)
+                return await self._read_through_cache(uri)
         except TimeoutError:
             raise FetchTimedOut(uri=shown(uri), timeout_s=f"{self._config.timeout_s:g}") from None
 
@@ -121,22 +125,37 @@ class Sources:
         except TimeoutError:
             raise FetchTimedOut(uri=shown(uri), timeout_s=f"{_LIST_TIMEOUT_S:g}") from None
 
-    async def _read(self, uri: str) -> Blob:
+    async def _read_through_cache(self, uri: str) -> Blob:
+        """What is kept, if its source says that it did not change; else what the source holds."""
+        if self._cache is None or not _has_etags(uri):
+            return await self._read(uri)
+        kept = await asyncio.to_thread(self._cache.find, uri)
+        if kept is not None and len(kept.data) <= self._config.max_bytes:
+            try:
+                fresh = await self._read(uri, kept.etag)
+            except Unchanged:
+                return kept
+        else:
+            fresh = await self._read(uri)
+        await asyncio.to_thread(self._cache.keep, uri, fresh)
+        return fresh
+
+    async def _read(self, uri: str, etag: str | None = None) -> Blob:
         scheme, separator, rest = uri.partition("://")
         match scheme.lower() if separator else "":
             case "http" | "https":
-                return await self._http.get(uri)
+                return await self._http.get(uri, etag)
             case "ftp":
                 return await self._ftp.get(uri)
             case "s3":
-                return await self._buckets.get(f"s3://{rest}")
+                return await self._buckets.get(f"s3://{rest}", etag)
             case "file":
                 return await self._local(_path_of_file_uri(uri))
             case "":
-                return await self._read_path(uri)
+                return await self._read_path(uri, etag)
         raise SourceUnsupported(uri=shown(uri), problem=f"{scheme[:20]} addresses are not supported")
 
-    async def _read_path(self, path: str) -> Blob:
+    async def _read_path(self, path: str, etag: str | None) -> Blob:
         if path[:5].lower() == "data:":
             raise SourceUnsupported(uri=shown(path), problem="data: addresses are not supported")
         is_local = path.startswith(_LOCAL_FILES)
@@ -145,7 +164,7 @@ class Sources:
                 raise SourceUnsupported(
                     uri=shown(path), problem="it is Label Studio's, and LABEL_STUDIO_URL is not set"
                 )
-            return await self._http.get(self._label_studio.address_of(path))
+            return await self._http.get(self._label_studio.address_of(path), etag)
         if not is_local:
             return await self._local(path)
         named = parse_qs(urlsplit(path).query).get("d")
@@ -157,6 +176,15 @@ class Sources:
         if self._config.data_root is None:
             raise PathForbidden(path=shown(path), problem="NEXTBATCH_DATA_ROOT is not set")
         return await asyncio.to_thread(read_below, self._config.data_root, path, self._config.max_bytes)
+
+
+@lru_cache(maxsize=4)
+def _blob_cache(folder: Path, max_bytes: int) -> BlobCache:
+    return BlobCache(folder, max_bytes)
+
+
+def _has_etags(uri: str) -> bool:
+    return uri.lower().startswith(("http://", "https://", "s3://", *_UPLOADS))
 
 
 def _ftp_login() -> Login | None:
