@@ -35,6 +35,17 @@ class Scores:
         whys = zip(*(part.explain(rows) for part in self.parts), strict=True)
         return [f"{sentence} ({'; '.join(why)})" for sentence, why in zip(own, whys, strict=True)]
 
+    def best(self, request: Request) -> Selection:
+        """The `budget` highest; ties go to the lower id."""
+        rows = highest(np.asarray(self.utilities, dtype=np.float64), request.ids, request.budget)
+        return Selection(
+            ids=request.ids[rows],
+            utilities=self.utilities[rows].astype(np.float64),
+            propensities=np.broadcast_to(np.asarray(self.propensities, dtype=np.float64), len(request.ids))[rows],
+            reasons=tuple(self.explain(rows)),
+            diagnostics=self.diagnostics,
+        )
+
 
 class Pointwise(Strategy):
     """Picks the highest of the numbers that `score` gives; ties go to the lower id."""
@@ -48,15 +59,7 @@ class Pointwise(Strategy):
         """The utility of every candidate of a pool that `run` has put in order."""
 
     def select(self, request: Request) -> Selection:
-        scores = self.score(request)
-        rows = highest(np.asarray(scores.utilities, dtype=np.float64), request.ids, request.budget)
-        return Selection(
-            ids=request.ids[rows],
-            utilities=scores.utilities[rows].astype(np.float64),
-            propensities=np.broadcast_to(np.asarray(scores.propensities, dtype=np.float64), len(request.ids))[rows],
-            reasons=tuple(scores.explain(rows)),
-            diagnostics=scores.diagnostics,
-        )
+        return self.score(request).best(request)
 
     def worth(self, utilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """(n,) utilities as amounts from zero up, that can be divided and multiplied: counted from `lowest`, or from

@@ -6,11 +6,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from strategies.kernels.balls import ball_cover, pure_radius
     from strategies.kernels.bisection import Line
-    from strategies.kernels.clustering import MOST_CLUSTERED, in_turn, kmeans, nearest, representatives, smallest_distance, typicality
+    from strategies.kernels.clustering import (
+        MOST_CLUSTERED,
+        in_turn,
+        kmeans,
+        nearest,
+        representatives,
+        smallest_distance,
+        typicality,
+    )
     from strategies.kernels.committee import consensus_entropy, deviation, information, largest_divergence, votes
     from strategies.kernels.covering import k_center
+    from strategies.kernels.design import fisher, least_trace
     from strategies.kernels.discrimination import linear_scores, tell_apart
-    from strategies.kernels.fisher import fisher, least_trace
     from strategies.kernels.heads import boundary_distance, expected_residual, lengths, mean_cosine
     from strategies.kernels.herding import cosine, coverage, max_herding
     from strategies.kernels.hierarchy import average_linkage
@@ -23,8 +31,8 @@ if TYPE_CHECKING:
     from strategies.kernels.sampling import d2_sampling, inclusion, squared_from_mean, systematic
 
 __all__ = [
-    "Line",
     "MOST_CLUSTERED",
+    "Line",
     "Projection",
     "anchors",
     "average_linkage",
@@ -79,11 +87,19 @@ __all__ = [
 _HOMES = {
     "balls": ("ball_cover", "pure_radius"),
     "bisection": ("Line",),
-    "clustering": ("MOST_CLUSTERED", "in_turn", "kmeans", "nearest", "representatives", "smallest_distance", "typicality"),
+    "clustering": (
+        "MOST_CLUSTERED",
+        "in_turn",
+        "kmeans",
+        "nearest",
+        "representatives",
+        "smallest_distance",
+        "typicality",
+    ),
     "committee": ("consensus_entropy", "deviation", "information", "largest_divergence", "votes"),
     "covering": ("k_center",),
+    "design": ("fisher", "least_trace"),
     "discrimination": ("linear_scores", "tell_apart"),
-    "fisher": ("fisher", "least_trace"),
     "heads": ("boundary_distance", "expected_residual", "lengths", "mean_cosine"),
     "herding": ("cosine", "coverage", "max_herding"),
     "hierarchy": ("average_linkage",),
