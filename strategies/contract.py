@@ -31,6 +31,8 @@ class Needs(enum.Flag):
     LINEAR_HEAD = enum.auto()
     COSTS = enum.auto()
     GROUPS = enum.auto()
+    TARGETS = enum.auto()
+    VOTES = enum.auto()
 
 
 class Task(enum.StrEnum):
@@ -65,6 +67,8 @@ class Request:
     samples: (T, n, K) float32, probabilities of T plausible heads.
     head_weights: (d, K) and head_bias: (K,), float32, with ``embeddings @ head_weights + head_bias`` the logits.
     costs: (n,) above zero, what a label takes, in any one unit. groups: (n,) integers, say of a camera or a source.
+    targets: (t, d), embeddings of what to look for the like of. votes: (n, A) integers, the class that each of A
+    annotators gave a candidate, -1 where none: with them, items that have labels already may be candidates too.
     labelled_embeddings: (l, d); labelled_classes: (l,) int64, below K.
     excluded: ids that must not be picked: locked, in flight, skipped.
     """
@@ -81,6 +85,8 @@ class Request:
     head_bias: NDArray[np.floating[Any]] | None = None
     costs: NDArray[np.floating[Any]] | None = None
     groups: NDArray[np.integer[Any]] | None = None
+    targets: NDArray[np.floating[Any]] | None = None
+    votes: NDArray[np.signedinteger[Any]] | None = None
     labelled_embeddings: NDArray[np.floating[Any]] | None = None
     labelled_classes: NDArray[np.integer[Any]] | None = None
     excluded: frozenset[Any] = frozenset()
@@ -97,6 +103,7 @@ class Request:
             ("samples", 1, 3, "f"),
             ("costs", 0, 1, "f"),
             ("groups", 0, 1, "iu"),
+            ("votes", 0, 2, "i"),
         ):
             array = getattr(self, name)
             if array is None:
@@ -109,6 +116,9 @@ class Request:
                 raise BadRequest(problem=f"{name} have {array.shape[-1]} columns for {self.classes} classes.")
         if self.costs is not None and (self.costs <= 0).any():
             raise BadRequest(problem=f"a label of {self.ids[self.costs <= 0][0]!s} costs nothing, or less.")
+        targets = self.targets
+        if targets is not None and self.embeddings is not None and targets.shape[1:] != self.embeddings.shape[1:]:
+            raise BadRequest(problem=f"targets {targets.shape} do not fit the embeddings.")
         self._check_labelled()
 
     def _check_labelled(self) -> None:
@@ -127,6 +137,10 @@ class Request:
             low, high = int(classes.min()), int(classes.max())
             if low < 0 or (known and high >= known):
                 raise BadRequest(problem=f"labelled_classes span {low} to {high} for {known} classes.")
+        if self.votes is not None and self.votes.size:
+            low, high = int(self.votes.min()), int(self.votes.max())
+            if low < -1 or (known and high >= known):
+                raise BadRequest(problem=f"votes span {low} to {high} for {known} classes.")
 
     @property
     def labels(self) -> int:

@@ -14,6 +14,7 @@ GROUP = "nextbatch.strategies"
 """Entry points of this group are strategies of other packages: ``name = "package.module:Class"``."""
 
 BUILT_IN = (
+    "active_lab",
     "anchor_al",
     "auto",
     "badge",
@@ -58,6 +59,7 @@ BUILT_IN = (
     "ranked_batch",
     "ratio",
     "seals",
+    "similar",
     "stochastic",
     "sub_sample",
     "tcm",

@@ -19,10 +19,12 @@ INPUTS = {
     Needs.LINEAR_HEAD: ("head_weights", "head_bias"),
     Needs.COSTS: ("costs",),
     Needs.GROUPS: ("groups",),
+    Needs.TARGETS: ("targets",),
+    Needs.VOTES: ("votes",),
 }
 """Which fields of a Request each need stands for."""
 
-WHOLE = Needs.LABELLED | Needs.LINEAR_HEAD
+WHOLE = Needs.LABELLED | Needs.LINEAR_HEAD | Needs.TARGETS
 """Needs whose arrays are not aligned with the pool."""
 
 _BLOCK = 1 << 14
@@ -55,6 +57,13 @@ def _require(strategy: Strategy, request: Request) -> None:
         raise MissingInput(name=strategy.name, missing=", ".join(missing), needs=needed)
     if Needs.LINEAR_HEAD in strategy.needs | strategy.uses:
         _check_head(request)
+    if Needs.TARGETS in strategy.needs | strategy.uses:
+        _check_targets(request)
+
+
+def _check_targets(request: Request) -> None:
+    if request.targets is not None and not np.isfinite(request.targets).all():
+        raise BadRequest(problem="there is a target that is not finite.")
 
 
 def _check_head(request: Request) -> None:
@@ -148,7 +157,8 @@ def _all_zero(probabilities: NDArray[Any], ids: NDArray[Any], usable: NDArray[np
     """(n,) rows without a prediction. Raises BadRequest for a usable row that is no distribution."""
     zero = np.zeros(len(ids), dtype=bool)
     for rows, block in _blocks(probabilities):
-        total, low = block.sum(axis=1, dtype=np.float32), block.min(axis=1, initial=0)
+        total = np.asarray(block, dtype=np.float32) @ np.ones(block.shape[1], dtype=np.float32)
+        low = np.float32(0) if block.min(initial=0) >= 0 else block.min(axis=1, initial=0)
         zero[rows] = (total == 0) & (low == 0)
         wrong = usable[rows] & ~zero[rows] & ((np.abs(total - 1) > 0.01) | (low < 0))
         if wrong.any():

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from strategies.kernels.annotators import Consensus, crowdlab
     from strategies.kernels.balls import ball_cover, pure_radius
     from strategies.kernels.bisection import Line
     from strategies.kernels.clustering import (
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     from strategies.kernels.projection import Projection, distinct, fit_projection, nearest_cosine
     from strategies.kernels.ranking import ranked_batch
     from strategies.kernels.sampling import d2_sampling, inclusion, squared_from_mean, systematic
+    from strategies.kernels.seeking import seek
 
 __all__ = [
     "MOST_CLUSTERED",
+    "Consensus",
     "Line",
     "Projection",
     "anchors",
@@ -42,6 +45,7 @@ __all__ = [
     "contrast",
     "cosine",
     "coverage",
+    "crowdlab",
     "d2_sampling",
     "deviation",
     "distinct",
@@ -73,6 +77,7 @@ __all__ = [
     "ranks",
     "representatives",
     "residuals",
+    "seek",
     "smallest_distance",
     "squared_from_mean",
     "systematic",
@@ -85,6 +90,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "annotators": ("Consensus", "crowdlab"),
     "balls": ("ball_cover", "pure_radius"),
     "bisection": ("Line",),
     "clustering": (
@@ -110,6 +116,7 @@ _HOMES = {
     "projection": ("Projection", "distinct", "fit_projection", "nearest_cosine"),
     "ranking": ("ranked_batch",),
     "sampling": ("d2_sampling", "inclusion", "squared_from_mean", "systematic"),
+    "seeking": ("seek",),
 }
 _HOME = {name: home for home, members in _HOMES.items() for name in members}
 

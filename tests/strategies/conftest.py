@@ -38,7 +38,14 @@ def pool() -> Callable[..., Request]:
             "head_bias": rng.normal(size=CLASSES).astype(np.float32),
             "costs": rng.uniform(0.5, 4.0, n).astype(np.float32),
             "groups": rng.integers(0, 4, n),
+            "targets": embeddings(4),
+            "votes": np.full((n, 3), -1),
         }
+        votes, truth = fields["votes"], fields["probabilities"].argmax(axis=1)
+        for annotator in range(3):  # each has seen two items in five and is right about four in five
+            seen = rng.random(n) < 0.4
+            said = np.where(rng.random(n) < 0.8, truth, rng.integers(0, CLASSES, n))
+            votes[seen, annotator] = said[seen]
         return Request(**{**fields, **changes})
 
     return make

@@ -27,7 +27,7 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-PER_ITEM = ("probabilities", "logits", "embeddings", "costs", "groups")
+PER_ITEM = ("probabilities", "logits", "embeddings", "costs", "groups", "votes")
 
 
 def reordered(request: Request, order: np.ndarray[Any, Any]) -> Request:
@@ -232,7 +232,8 @@ def pool(n, d, folder):
                    labelled_embeddings=embeddings[:20], labelled_classes=np.arange(20) % 10,
                    samples=rng.dirichlet(np.ones(10), (3, n)).astype(np.float32),
                    head_weights=rng.normal(size=(d, 10)).astype(np.float32), head_bias=np.zeros(10, np.float32),
-                   costs=rng.uniform(1, 9, n).astype(np.float32), groups=np.arange(n) % 7)
+                   costs=rng.uniform(1, 9, n).astype(np.float32), groups=np.arange(n) % 7,
+                   targets=embeddings[:9], votes=np.where(np.arange(3 * n) % 20, -1, 1).reshape(n, 3))
 
 def data_bytes():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -105,6 +105,8 @@ EFFECTS: dict[tuple[str, str], tuple[Any, Any, str]] = {
     ("anchor_al", "neighbours"): (1, 50, "picks"),
     ("anchor_al", "subpool"): (1, 200, "picks"),
     ("anchor_al", "dimensions"): (2, 16, "picks"),
+    ("similar", "relevance"): (0.0, 1000.0, "picks"),
+    ("similar", "dimensions"): (2, 16, "picks"),
 }
 """Two values of each parameter, and whether the picks have to differ or, where only the time may, must not."""
 
@@ -172,6 +174,8 @@ def shuffled(request: Request, need: Needs) -> Request:
         Needs.LINEAR_HEAD: lambda: {"head_weights": request.head_weights[:, ::-1] ** 3},
         Needs.COSTS: lambda: {"costs": request.costs[order]},
         Needs.GROUPS: lambda: {"groups": request.groups[order]},
+        Needs.TARGETS: lambda: {"targets": request.embeddings[:2]},
+        Needs.VOTES: lambda: {"votes": request.votes[order]},
     }
     return replace(request, **changes[need]())
 

@@ -78,6 +78,7 @@ class TestNeeds:
             embeddings=request.embeddings[order],
             costs=request.costs[order],
             groups=request.groups[order],
+            votes=request.votes[order],
             samples=request.samples[:, order],
         )
         strategy, seen = probe(need)
@@ -91,8 +92,8 @@ class TestNeeds:
             assert np.array_equal(getattr(seen[0], name), whole[rows])
 
     def test_rows_that_are_not_finite_never_reach_it(self, need: Needs, pool: MakePool) -> None:
-        if need in Needs.LINEAR_HEAD | Needs.GROUPS:
-            pytest.skip("a head is refused as a whole, and a whole number is finite")
+        if need in Needs.LINEAR_HEAD | Needs.TARGETS | Needs.GROUPS | Needs.VOTES:
+            pytest.skip("a head and targets are refused as a whole, and a whole number is finite")
         request = pool(20)
         name = INPUTS[need][0]
         array = getattr(request, name).copy()
@@ -164,6 +165,10 @@ def test_an_answer_that_breaks_the_contract_is_refused(
         ({"costs": np.arange(300.0)}, "item-00000 costs nothing"),
         ({"costs": np.ones(299)}, "299"),
         ({"groups": np.ones(300)}, "float64"),
+        ({"targets": np.ones((2, 3))}, "targets"),
+        ({"votes": np.ones((299, 2), dtype=int)}, "299"),
+        ({"votes": np.full((300, 2), 5)}, "votes span 5 to 5 for 5 classes"),
+        ({"votes": np.full((300, 2), -2)}, "votes span -2"),
         ({"labelled_classes": np.arange(3)}, "12 labelled embeddings, but 3"),
         ({"labelled_classes": np.full(12, 5)}, "span 5 to 5 for 5 classes"),
         ({"labelled_classes": np.full(12, 0.5)}, "not integers"),
@@ -192,6 +197,15 @@ def test_a_head_that_does_not_fit_is_refused_where_it_is_used(
 
     with pytest.raises(BadRequest, match=complaint):
         run(probe(Needs.LINEAR_HEAD | Needs.EMBEDDINGS)[0], request)
+
+    assert len(run(probe(Needs.EMBEDDINGS)[0], request)) == 10
+
+
+def test_targets_that_are_not_finite_are_refused_where_they_are_used(pool: MakePool) -> None:
+    request = replace(pool(), targets=np.full((2, 16), np.inf))
+
+    with pytest.raises(BadRequest, match="target that is not finite"):
+        run(probe(Needs.TARGETS)[0], request)
 
     assert len(run(probe(Needs.EMBEDDINGS)[0], request)) == 10
 
