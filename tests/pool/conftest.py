@@ -106,7 +106,7 @@ def listed(config: SourceConfig, uri: str) -> list[str]:
 
 
 @pytest.fixture
-def project_id(store: str) -> int:
+def pool_id(store: str) -> int:
     """An empty project, on SQLite and on Postgres."""
     assert store
     with transaction() as session:
@@ -124,14 +124,14 @@ class Row:
     is_holdout: bool = False
 
 
-def rows(project_id: int) -> dict[str, Row]:
+def rows(pool_id: int) -> dict[str, Row]:
     """The whole catalogue by address."""
     with reading() as session:
-        items = session.scalars(sa.select(Item).where(Item.project_id == project_id).order_by(Item.id)).all()
+        items = session.scalars(sa.select(Item).where(Item.project_id == pool_id).order_by(Item.id)).all()
     return {item.uri: Row(item.state, item.content_hash, item.is_holdout) for item in items}
 
 
-def encode_all(project_id: int, config: SourceConfig) -> list[str]:
+def encode_all(pool_id: int, config: SourceConfig) -> list[str]:
     """Read what is new and record its hash, as a round does it. Returns the addresses that were read."""
 
     async def run(uris: list[str]) -> list[Blob]:
@@ -139,7 +139,7 @@ def encode_all(project_id: int, config: SourceConfig) -> list[str]:
             return list(await asyncio.gather(*(sources.fetch(uri) for uri in uris)))
 
     with reading() as session:
-        new = catalog.new_items(session, project_id)
+        new = catalog.new_items(session, pool_id)
     blobs = asyncio.run(run([uri for _, uri in new]))
     if new:
         with transaction() as session:

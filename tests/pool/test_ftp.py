@@ -193,25 +193,25 @@ def test_silence_meets_the_deadline_and_nobody_there_is_said(home: Path) -> None
         fetch(SourceConfig(allow_hosts=("127.0.0.1",), retries=0), f"ftp://127.0.0.1:{free_port()}/a.jpg")
 
 
-def test_a_folder_is_a_pool_and_unchanged_files_are_not_fetched(server: FtpServer, root: Path, project_id: int) -> None:
+def test_a_folder_is_a_pool_and_unchanged_files_are_not_fetched(server: FtpServer, root: Path, pool_id: int) -> None:
     listing = folder(server)
-    refresh(project_id, listing)
-    encode_all(project_id, open_to(server))
+    refresh(pool_id, listing)
+    encode_all(pool_id, open_to(server))
     (root / "a.jpg").write_bytes(b"another picture")
     os.utime(root / "a.jpg", (10**9, 10**9))
     (root / "below/deeper/c.png").unlink()
     server.commands.clear()
 
-    seen = refresh(project_id, folder(server))
+    seen = refresh(pool_id, folder(server))
 
     assert listing.skipped.lines() == [f"left out 1: not named as an image ({server.url}/notes.txt)"]
     assert (seen.changed, seen.gone, seen.unchanged) == (1, 1, 1)
     assert server.count("RETR") == 0
-    assert encode_all(project_id, open_to(server)) == [f"{server.url}/a.jpg"]
+    assert encode_all(pool_id, open_to(server)) == [f"{server.url}/a.jpg"]
 
 
-def test_a_folder_that_is_not_there_takes_nothing_away(server: FtpServer, project_id: int) -> None:
-    refresh(project_id, folder(server))
+def test_a_folder_that_is_not_there_takes_nothing_away(server: FtpServer, pool_id: int) -> None:
+    refresh(pool_id, folder(server))
 
     with pytest.raises(ItemMissing):
-        refresh(project_id, folder(server, "none"))
+        refresh(pool_id, folder(server, "none"))

@@ -93,20 +93,20 @@ def test_a_folder_outside_the_root_and_one_that_is_not_there_are_refused(tmp_pat
         uris(listed(PoolSection(source="folder", path=str(tmp_path)), SourceConfig()))
 
 
-def test_a_file_is_read_again_only_when_it_changed(tmp_path: Path, project_id: int) -> None:
+def test_a_file_is_read_again_only_when_it_changed(tmp_path: Path, pool_id: int) -> None:
     for name in ("a", "b", "c"):
         write(tmp_path / f"{name}.jpg")
     pool, config = PoolSection(source="folder", path=str(tmp_path)), SourceConfig(data_root=tmp_path)
-    refresh(project_id, listed(pool, config))
-    encode_all(project_id, config)
+    refresh(pool_id, listed(pool, config))
+    encode_all(pool_id, config)
 
     write(tmp_path / "b.jpg", b"another")
     os.utime(tmp_path / "b.jpg", ns=(1, 1))
     (tmp_path / "c.jpg").unlink()
-    seen = refresh(project_id, listed(pool, config))
+    seen = refresh(pool_id, listed(pool, config))
 
     assert (seen.changed, seen.gone, seen.unchanged) == (1, 1, 1)
-    assert encode_all(project_id, config) == ["/data/local-files/?d=b.jpg"]
+    assert encode_all(pool_id, config) == ["/data/local-files/?d=b.jpg"]
 
 
 @pytest.fixture(scope="module")
@@ -168,30 +168,30 @@ def test_one_odd_key_does_not_hide_the_others(web_servers: Web, monkeypatch: pyt
     assert sum(listing.skipped.counts.values()) == 3
 
 
-def test_only_objects_that_changed_are_fetched_again(s3: S3Server, web_servers: Web, project_id: int) -> None:
-    client, name = s3.client(), f"pool-{project_id}-{uuid.uuid4().hex[:8]}"
+def test_only_objects_that_changed_are_fetched_again(s3: S3Server, web_servers: Web, pool_id: int) -> None:
+    client, name = s3.client(), f"pool-{pool_id}-{uuid.uuid4().hex[:8]}"
     client.create_bucket(Bucket=name)
     for number in range(30):
         client.put_object(Bucket=name, Key=f"{number:02}.jpg", Body=b"%d" % number)
     proxy = web_servers.serve(forward_to(s3.endpoint))
     pool = PoolSection(source="s3", path=f"s3://{name}")
     config = SourceConfig(allow_buckets=(name,), s3_endpoint=str(proxy.url).rstrip("/"))
-    refresh(project_id, listed(pool, config))
-    encode_all(project_id, config)
+    refresh(pool_id, listed(pool, config))
+    encode_all(pool_id, config)
     client.put_object(Bucket=name, Key="07.jpg", Body=b"another")
     client.put_object(Bucket=name, Key="08.jpg", Body=b"8")
     client.delete_object(Bucket=name, Key="09.jpg")
     proxy.requests.clear()
 
-    seen = refresh(project_id, listed(pool, config))
+    seen = refresh(pool_id, listed(pool, config))
     asked_to_list = [request.rel_url.query.get("list-type") for request in proxy.requests]
-    read = encode_all(project_id, config)
+    read = encode_all(pool_id, config)
 
     assert (seen.changed, seen.gone, seen.unchanged) == (1, 1, 28)
     assert asked_to_list == ["2"]
     assert read == [f"s3://{name}/07.jpg"]
     assert [request.path for request in proxy.requests[1:]] == [f"/{name}/07.jpg"]
-    assert rows(project_id)[f"s3://{name}/07.jpg"].content_hash == hashlib.sha256(b"another").hexdigest()
+    assert rows(pool_id)[f"s3://{name}/07.jpg"].content_hash == hashlib.sha256(b"another").hexdigest()
 
 
 def forward_to(endpoint: str) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:

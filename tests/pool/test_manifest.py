@@ -116,16 +116,16 @@ def test_what_is_no_manifest_says_how_to_mend_it(tmp_path: Path, name: str, cont
         list(manifest(write(tmp_path / name, content), tmp_path))
 
 
-def test_a_damaged_parquet_file_takes_nothing_away(tmp_path: Path, project_id: int) -> None:
+def test_a_damaged_parquet_file_takes_nothing_away(tmp_path: Path, pool_id: int) -> None:
     parquet.write_table(pyarrow.table({"uri": [f"{number}.jpg" for number in range(500)]}), tmp_path / "m.parquet")
-    refresh(project_id, manifest(tmp_path / "m.parquet", tmp_path))
+    refresh(pool_id, manifest(tmp_path / "m.parquet", tmp_path))
     whole = (tmp_path / "m.parquet").read_bytes()
     write(tmp_path / "m.parquet", whole[:200] + bytes(200) + whole[400:])
 
     with pytest.raises(PoolUnreadable):
-        refresh(project_id, manifest(tmp_path / "m.parquet", tmp_path))
+        refresh(pool_id, manifest(tmp_path / "m.parquet", tmp_path))
 
-    assert {row.state for row in rows(project_id).values()} == {"new"}
+    assert {row.state for row in rows(pool_id).values()} == {"new"}
 
 
 def test_a_manifest_outside_the_root_is_refused(tmp_path: Path) -> None:
@@ -171,13 +171,13 @@ def test_a_long_manifest_is_not_held_in_memory(tmp_path: Path) -> None:
     assert peak < 5 * 2**20
 
 
-def test_the_data_reaches_the_catalogue_and_a_row_that_went_is_gone(tmp_path: Path, project_id: int) -> None:
-    refresh(project_id, manifest(write(tmp_path / "m.csv", "uri,n\na,1\nb,2\na,3\n"), tmp_path))
+def test_the_data_reaches_the_catalogue_and_a_row_that_went_is_gone(tmp_path: Path, pool_id: int) -> None:
+    refresh(pool_id, manifest(write(tmp_path / "m.csv", "uri,n\na,1\nb,2\na,3\n"), tmp_path))
 
-    seen = refresh(project_id, manifest(write(tmp_path / "m.csv", "uri,n\na,1\n"), tmp_path))
+    seen = refresh(pool_id, manifest(write(tmp_path / "m.csv", "uri,n\na,1\n"), tmp_path))
 
     assert (seen.added, seen.unchanged, seen.gone) == (0, 1, 1)
-    assert {uri: row.state for uri, row in rows(project_id).items()} == {"a": "new", "b": "gone"}
+    assert {uri: row.state for uri, row in rows(pool_id).items()} == {"a": "new", "b": "gone"}
 
 
 @given(st.binary(max_size=400), st.sampled_from(["m.csv", "m.tsv", "m.jsonl", "m.parquet"]))
