@@ -20,6 +20,7 @@ _PENALTIES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 _DEFAULT_PENALTY = 1e-4
 _SOFT_ROWS = 8_000
 _SOFT_RANK = 512
+_AGREEMENTS = 8  # at 100 labels of CIFAR-10 one gave 4.8 points, three 7.2, five 7.8, eight 8.0
 
 
 @dataclass(frozen=True)
@@ -138,26 +139,29 @@ def fit_propagation(labelled: Labelled, pool: Unlabelled, features: Tensor, logi
 
     A target is ``p(class | graph) p(class | embedding) / p(class)``, two witnesses taken as independent, for the
     labels and the pool's sample, whose standardised embeddings are `features` (s, d); so the head stays inductive.
-    Each fold spreads its own labels only. docs/learning.md has what was compared with it, and how firmly.
+    The head so fitted is the second witness the next time, `_AGREEMENTS` times in all. Each fold spreads its own
+    labels only. docs/learning.md has what was compared with it, and how firmly.
     """
     rows = torch.cat([labelled.features, features])
     basis = torch.linalg.eigh(rows.T @ rows / len(rows)).eigenvectors.flip(1)[:, :_SOFT_RANK]
-    links = affinity(pool.graph)
-    nodes = np.concatenate([pool.labelled, pool.sample])
     reduced = rows @ basis
     parts = labelled.parts()
-    targets = torch.empty(len(rows), parts.shape[1], labelled.classes)
-    for part in range(parts.shape[1]):
-        known = labelled.targets() * parts[:, part, None]
-        sources = np.zeros((len(pool.graph), labelled.classes), np.float32)
-        np.add.at(sources, pool.labelled, known.numpy())
-        spread = torch.from_numpy(propagate(links, sources)[nodes])
-        logits = rows @ logistic.weights[:, part] + logistic.bias[part]
-        targets[:, part] = _agreement(spread, logits / logistic.temperature, known)
+    logits = torch.einsum("nd,dpk->npk", rows, logistic.weights) + logistic.bias
+    logits /= logistic.temperature
+    known = labelled.targets()[:, None] * parts[:, :, None]
+    evidence = _evidence(pool, known)
     seen = torch.cat([parts, torch.ones(len(features), parts.shape[1])])
-    row_weights = _normalised(seen * (targets @ labelled.class_weights))
     penalties = torch.full((parts.shape[1],), _DEFAULT_PENALTY * rows.shape[1])
-    solved = solve(reduced, targets, row_weights, penalties, tolerance=1e-3, max_iterations=60)
+    theta: Tensor | None = None
+    for _ in range(_AGREEMENTS):
+        targets = torch.softmax(logits + evidence, dim=2)
+        certain = known.sum(dim=2) > 0
+        targets[: len(known)][certain] = known[certain]
+        row_weights = _normalised(seen * (targets @ labelled.class_weights))
+        tolerance, iterations = (1e-3, 60) if theta is None else (1e-2, 20)
+        solved = solve(reduced, targets, row_weights, penalties, tolerance, iterations, theta)
+        theta = torch.cat([solved.weights, solved.bias[None]])
+        logits = torch.einsum("nr,rpk->npk", reduced, solved.weights) + solved.bias
     weights = (basis @ solved.weights.flatten(1)).view(-1, *solved.weights.shape[1:])
     unjudged = _fitted(labelled, "propagation", _DEFAULT_PENALTY, weights, solved.bias, ())
     if not labelled.folds:
@@ -166,15 +170,24 @@ def fit_propagation(labelled: Labelled, pool: Unlabelled, features: Tensor, logi
     return _fitted(labelled, "propagation", _DEFAULT_PENALTY, weights, solved.bias, (candidate,))
 
 
-def _agreement(spread: Tensor, logits: Tensor, known: Tensor) -> Tensor:
-    """Soft targets (n, K) from spread labels, logits, and the labels (l, K) of the first rows, 0 where hidden."""
-    prior = (known.sum(dim=0) + 1) / (known.sum() + known.shape[1])
-    reached = spread.sum(dim=1, keepdim=True)
-    graph = torch.where(reached > 1e-12, spread / reached.clamp_min(1e-12), prior).clamp_min(1e-6)
-    targets = torch.softmax(logits + (graph / prior).log(), dim=1)
-    certain = known.sum(dim=1) > 0
-    targets[: len(known)][certain] = known[certain]
-    return targets
+def _evidence(pool: Unlabelled, known: Tensor) -> Tensor:
+    """``log p(class | graph) / p(class)``, (l + s, P, K), of the labelled rows and the sample.
+
+    Each part spreads its own labels: `known` (l, P, K), one-hot, 0 where the part does not see them.
+    """
+    links = affinity(pool.graph)
+    nodes = np.concatenate([pool.labelled, pool.sample])
+    evidence = torch.empty(len(nodes), *known.shape[1:])
+    for part in range(known.shape[1]):
+        sources = np.zeros((len(pool.graph), known.shape[2]), np.float32)
+        np.add.at(sources, pool.labelled, known[:, part].numpy())
+        spread = torch.from_numpy(propagate(links, sources)[nodes])
+        counts = known[:, part].sum(dim=0)
+        prior = (counts + 1) / (counts.sum() + len(counts))
+        reached = spread.sum(dim=1, keepdim=True)
+        graph = torch.where(reached > 1e-12, spread / reached.clamp_min(1e-12), prior).clamp_min(1e-6)
+        evidence[:, part] = (graph / prior).log()
+    return evidence
 
 
 def _uncorrelated(features: Tensor) -> tuple[Tensor, Tensor]:
