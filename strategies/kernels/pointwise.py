@@ -14,12 +14,13 @@ def top2(probabilities: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.f
     """The largest and second largest of each row, (n,) float32 each; the second is 0 where there is one class."""
     n, classes = probabilities.shape
     first, second = np.zeros(n, dtype=np.float32), np.zeros(n, dtype=np.float32)
-    for rows in blocks(n, 4 * classes):
-        block = np.asarray(probabilities[rows], dtype=np.float32)
-        if classes > 1:
-            block = np.partition(block, classes - 2, axis=1)
-            second[rows] = block[:, -2]
-        first[rows] = block[:, -1]
+    for rows in blocks(n, 12 * classes, CACHE_BYTES):
+        columns = np.array(probabilities[rows].T, dtype=np.float32, order="C")
+        best, after = columns[0], np.full(columns.shape[1], -np.inf if classes > 1 else 0, dtype=np.float32)
+        for column in columns[1:]:  # by columns, as sorting or partitioning each row takes twice as long and more
+            np.maximum(after, np.minimum(best, column), out=after)
+            np.maximum(best, column, out=best)
+        first[rows], second[rows] = best, after
     return first, second
 
 

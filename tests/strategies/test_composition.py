@@ -162,7 +162,7 @@ class TestFilters:
         request = pool(60, budget=4, groups=np.arange(60) % 20)
         counts: Counter[int] = Counter()
 
-        for seed in range(600):
+        for seed in range(300):
             selection = run(create("metadata_balance"), replace(request, seed=seed))
             drawn = {int(i[5:]) % 20 for i in selection.ids.tolist()}
             assert len(drawn) == 4
@@ -193,14 +193,14 @@ class TestChances:
     def test_they_weigh_a_batch_without_bias(self, pool: MakePool, name: str, values: dict[str, Any]) -> None:
         request = pool(40, budget=12, dimensions=4)
 
-        mean, error, truth = estimates(request, 500, name, **values)
+        mean, error, truth = estimates(request, 250, name, **values)
 
         assert abs(mean - truth) < 4 * error + 1e-9
 
     def test_groups_drawn_at_random_are_in_the_chance(self, pool: MakePool) -> None:
         request = pool(40, budget=6, groups=np.arange(40) % 9)
 
-        mean, error, truth = estimates(request, 800, "metadata_balance", of="random")
+        mean, error, truth = estimates(request, 300, "metadata_balance", of="random")
 
         assert abs(mean - truth) < 4 * error
 
@@ -209,7 +209,7 @@ class TestChances:
         best = picks(replace(request, budget=4), "margin")
         counts: Counter[str] = Counter()
 
-        for seed in range(1000):
+        for seed in range(500):
             selection = run(create("random_share", share=0.3), replace(request, seed=seed))
             drawn = [i for i, p in zip(selection.ids.tolist(), selection.propensities, strict=True) if p < 1]
             assert [i for i in selection.ids.tolist() if i not in drawn] == best
@@ -222,7 +222,7 @@ class TestChances:
     def test_the_share_stands_anywhere_in_the_batch(self, pool: MakePool) -> None:
         places: Counter[int] = Counter()
 
-        for seed in range(500):
+        for seed in range(300):
             selection = run(create("random_share", share=0.2), pool(40, seed=seed))
             places.update(np.flatnonzero(selection.propensities < 1).tolist())
 
@@ -256,9 +256,9 @@ class TestChances:
 
         for noise, weight in weights.items():
             strategy = create("stochastic", noise=noise, sharpness=2.0)
-            first = [int(run(strategy, replace(request, seed=seed)).ids[0]) for seed in range(1500)]
+            first = [int(run(strategy, replace(request, seed=seed)).ids[0]) for seed in range(700)]
             counts = np.bincount(first, minlength=4)
-            assert chisquare(counts, 1500 * weight / weight.sum()).pvalue > 1e-4
+            assert chisquare(counts, 700 * weight / weight.sum()).pvalue > 1e-4
 
     @pytest.mark.parametrize("noise", ["power", "rank"])
     def test_a_sharp_lottery_is_no_lottery(self, pool: MakePool, noise: str) -> None:

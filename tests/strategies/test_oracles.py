@@ -45,7 +45,9 @@ class TestUncertainty:
     def test_two_classes_give_one_order(self, name: str, pool: MakePool) -> None:
         share = np.random.default_rng(1).permutation((np.arange(300) + 0.25) / 300).astype(np.float32)
         probabilities = np.stack([share, 1 - share], axis=1)
-        request = pool(budget=300, classes=2, probabilities=probabilities, logits=None, samples=None, labels=0)
+        request = pool(
+            budget=300, classes=2, probabilities=probabilities, logits=None, samples=None, votes=None, labels=0
+        )
 
         order = run(create(name), request).ids.tolist()
 
@@ -201,7 +203,7 @@ class TestTypiClust:
         labelled = (blobs[:3] + rng.normal(size=(3, 8))).astype(np.float32)
         request = pool(240, budget=5)
         request = replace(
-            request, embeddings=points, labelled_embeddings=labelled, labelled_classes=np.arange(3), samples=None
+            request, embeddings=points, labelled_embeddings=labelled, labelled_classes=np.arange(3), targets=None
         )
 
         selection = run(create("typiclust"), request)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as draw
 from hypothesis.extra.numpy import arrays
 
@@ -93,6 +93,7 @@ class TestCommittee:
         assert np.allclose(scores("kl_divergence", samples), bald, atol=1e-6)
         assert (scores("kl_divergence", samples, over="max") >= bald - 1e-6).all()
 
+    @settings(max_examples=40)
     @given(committees(), draw.randoms(use_true_random=False))
     def test_names_of_classes_order_of_heads_and_blocks_do_not_matter(self, samples: Array, random: Any) -> None:
         classes, heads = list(range(samples.shape[2])), list(range(samples.shape[0]))
@@ -182,7 +183,7 @@ class TestHead:
 
     def test_deepfool_takes_a_head_of_equal_classes_or_of_one(self, pool: MakePool) -> None:
         same = replace(pool(), head_weights=np.ones((16, 5), np.float32), head_bias=np.zeros(5, np.float32))
-        one = pool(classes=1, probabilities=None, logits=None, samples=None, labels=0)
+        one = pool(classes=1, probabilities=None, logits=None, samples=None, votes=None, labels=0)
         one = replace(one, head_weights=np.ones((16, 1), np.float32), head_bias=np.zeros(1, np.float32))
 
         assert run(create("deepfool"), same).utilities.tolist() == [0] * 10
