@@ -127,6 +127,11 @@ class PoolUnreadable(NextbatchError):
     """The pool {path} cannot be listed: {problem}."""
 
 
+class PoolEmptied(NextbatchError):
+    """The pool names no item any more, where {count} were. Is its folder mounted, and is pool.path right?
+    Nothing was taken away. If it is meant, set pool.source to tasks."""
+
+
 # --- pool: folders and archives -----------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from backend.database import Annotation, Item, reading, transaction
+from backend.errors import PoolEmptied
 from backend.pool import catalog
 from backend.pool.catalog import NewItem
 
@@ -36,7 +37,8 @@ def refresh(
     An unchanged item keeps its state. A changed one forgets its content hash and is encoded again. One that is listed
     no more is gone, unless it has a label: its embedding still teaches. One that is back unchanged is what it was.
     Items that never were in a listing, such as tasks, are left alone. An error of `listing` passes through: what was
-    listed until then is taken, and nothing is gone by it.
+    listed until then is taken, and nothing is gone by it. Nor by an empty one (a folder that is not mounted looks like
+    that): it raises PoolEmptied.
 
     At most `max_items` listed ones are taken: of the new, a uniform sample that `seed` and the keys decide.
     `only_new` adds and does nothing else: safe beside a round, which may be reading an item as it was.
@@ -64,6 +66,8 @@ def refresh(
     for chunk in catalog.chunks(sample.chosen() if sample else (), catalog.INSERT_CHUNK):
         with transaction() as session:
             counts["added"] += catalog.insert_items(session, project_id, catalog.by_key(chunk))
+    if not seen and not counts["added"] and count and not only_new:
+        raise PoolEmptied(count=count)
     ids = np.unique(np.frombuffer(seen, np.int64))
     return Refreshed(
         added=counts["added"],

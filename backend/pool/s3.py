@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from obstore.store import S3Config
 
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
+_REFUSAL = re.compile(r"status code: (\d{3})(?:.*?<Code>(\w{1,40})</Code>)?", re.DOTALL)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
@@ -178,6 +179,13 @@ def _translated(error: Exception, uri: str) -> Exception:
             return ItemMissing(uri=uri[:100])
         case PermissionDeniedError() | UnauthenticatedError() | PermissionError():
             return AccessRefused(uri=uri[:100], problem="the store says no")
+        case GenericError() if (refusal := _REFUSAL.search(str(error))) is not None:  # all that a listing raises
+            status, code = refusal[1], refusal[2] or "no more"
+            if status == "404":
+                return ItemMissing(uri=uri[:100])
+            if status in ("401", "403"):
+                return AccessRefused(uri=uri[:100], problem=f"the store says {code}")
+            return FetchFailed(uri=uri[:100], problem=f"the store says {status} {code}")
         case GenericError():
             return FetchFailed(uri=uri[:100], problem="the store does not answer as S3 does")
         case _:

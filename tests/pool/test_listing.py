@@ -1,5 +1,6 @@
 """What a pool's source names: everything that may be an image, nothing else, and why the rest is left out."""
 
+import dataclasses
 import hashlib
 import os
 import uuid
@@ -12,10 +13,19 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from backend.errors import BucketForbidden, FolderOutsideRoot, MissingSetting, PoolUnreadable
+from backend.errors import (
+    AccessRefused,
+    BucketForbidden,
+    FetchFailed,
+    FolderOutsideRoot,
+    ItemMissing,
+    MissingSetting,
+    PoolUnreadable,
+)
 from backend.pool.listing import Listing, list_pool
 from backend.pool.refresh import refresh
 from backend.pool.sources import SourceConfig
+from backend.processes import free_port
 from backend.settings import PoolSection
 from tests.pool.conftest import Web, encode_all, fetch, rows
 from tests.services.seaweed import S3Server
@@ -138,6 +148,19 @@ def test_a_prefix_is_a_pool(bucket: SourceConfig) -> None:
 def test_a_prefix_that_is_not_listed_is_not_asked_for(bucket: SourceConfig) -> None:
     with pytest.raises(BucketForbidden):
         uris(listed(PoolSection(source="s3", path="s3://a-pool/cats-old"), bucket))
+
+
+def test_a_bucket_that_cannot_be_listed_is_no_empty_pool(bucket: SourceConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = dataclasses.replace(bucket, allow_buckets=("no-such-bucket",))
+    away = dataclasses.replace(bucket, s3_endpoint=f"http://127.0.0.1:{free_port()}", timeout_s=2, retries=0)
+
+    with pytest.raises(ItemMissing):
+        uris(listed(PoolSection(source="s3", path="s3://no-such-bucket"), gone))
+    with pytest.raises(FetchFailed):
+        uris(listed(PoolSection(source="s3", path="s3://a-pool/cats"), away))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(AccessRefused):
+        uris(listed(PoolSection(source="s3", path="s3://a-pool/cats"), bucket))
 
 
 def test_one_odd_key_does_not_hide_the_others(web_servers: Web, monkeypatch: pytest.MonkeyPatch) -> None:

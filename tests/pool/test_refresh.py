@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from backend.database import Annotation, Item, Project, reading, transaction
+from backend.errors import PoolEmptied
 from backend.pool import catalog
 from backend.pool.catalog import NewItem, item_key
 from backend.pool.refresh import Refreshed, refresh
@@ -71,12 +72,17 @@ def test_a_second_look_changes_nothing(pool_id: int) -> None:
 def test_what_comes_back_is_what_it_was_unless_it_changed(pool_id: int) -> None:
     refresh(pool_id, listing(same="1", other="1", never="1"))
     encode(pool_id, same="s", other="o")
-    refresh(pool_id, [])
+    refresh(pool_id, listing(meanwhile="1"))
 
     seen = refresh(pool_id, listing(same="1", other="2", never="1"))
 
-    assert seen == Refreshed(added=0, changed=0, gone=0, back=3, unchanged=0)
-    assert rows(pool_id) == {"same": Row("encoded", "s"), "other": Row("new", None), "never": Row("new", None)}
+    assert seen == Refreshed(added=0, changed=0, gone=1, back=3, unchanged=0)
+    assert rows(pool_id) == {
+        "same": Row("encoded", "s"),
+        "other": Row("new", None),
+        "never": Row("new", None),
+        "meanwhile": Row("gone", None),
+    }
 
 
 def test_a_listing_that_breaks_off_takes_nothing_away(pool_id: int) -> None:
@@ -90,6 +96,16 @@ def test_a_listing_that_breaks_off_takes_nothing_away(pool_id: int) -> None:
         refresh(pool_id, breaks_off())
 
     assert all(row.state == "new" for row in rows(pool_id).values())
+
+
+def test_a_pool_that_is_suddenly_empty_takes_nothing_away(pool_id: int) -> None:
+    assert refresh(pool_id, []) == Refreshed(added=0, changed=0, gone=0, back=0, unchanged=0)
+    refresh(pool_id, listing(a="1", b="1"))
+
+    with pytest.raises(PoolEmptied, match="where 2 were"):
+        refresh(pool_id, [])
+
+    assert {row.state for row in rows(pool_id).values()} == {"new"}
 
 
 def test_tasks_and_the_holdout_are_none_of_a_listing_s_business(pool_id: int) -> None:

@@ -71,10 +71,11 @@ def running() -> Iterator[S3Server]:
         server = subprocess.Popen(
             [
                 *(weed, "-logtostderr=true", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}"),
-                *("-filer", "-s3", f"-s3.port={s3}", f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+                *("-filer", "-s3", f"-s3.port={s3}", f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0"),
                 *(f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"),
                 *("-volume.max=100", "-master.volumeSizeLimitMB=256", "-s3.allowDeleteBucketNotEmpty=true"),
                 *("-master.electionTimeout=1s", "-volume.preStopSeconds=0", "-master.telemetry=false"),
+                "-s3.port.lance=0",
             ],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, preexec_fn=die_with_parent(),
         )  # fmt: skip
