@@ -158,7 +158,7 @@ def fit_propagation(labelled: Labelled, pool: Unlabelled, features: Tensor, logi
         certain = known.sum(dim=2) > 0
         targets[: len(known)][certain] = known[certain]
         row_weights = _normalised(seen * (targets @ labelled.class_weights))
-        tolerance, iterations = (1e-3, 60) if theta is None else (1e-2, 20)
+        tolerance, iterations = (1e-2, 40) if theta is None else (1e-2, 8)
         solved = solve(reduced, targets, row_weights, penalties, tolerance, iterations, theta)
         theta = torch.cat([solved.weights, solved.bias[None]])
         logits = torch.einsum("nr,rpk->npk", reduced, solved.weights) + solved.bias
