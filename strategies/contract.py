@@ -116,9 +116,6 @@ class Request:
                 raise BadRequest(problem=f"{name} have {array.shape[-1]} columns for {self.classes} classes.")
         if self.costs is not None and (self.costs <= 0).any():
             raise BadRequest(problem=f"a label of {self.ids[self.costs <= 0][0]!s} costs nothing, or less.")
-        targets = self.targets
-        if targets is not None and self.embeddings is not None and targets.shape[1:] != self.embeddings.shape[1:]:
-            raise BadRequest(problem=f"targets {targets.shape} do not fit the embeddings.")
         self._check_labelled()
 
     def _check_labelled(self) -> None:
@@ -137,10 +134,6 @@ class Request:
             low, high = int(classes.min()), int(classes.max())
             if low < 0 or (known and high >= known):
                 raise BadRequest(problem=f"labelled_classes span {low} to {high} for {known} classes.")
-        if self.votes is not None and self.votes.size:
-            low, high = int(self.votes.min()), int(self.votes.max())
-            if low < -1 or (known and high >= known):
-                raise BadRequest(problem=f"votes span {low} to {high} for {known} classes.")
 
     @property
     def labels(self) -> int:

@@ -18,7 +18,8 @@ class KMeans(Strategy):
     nearest, and so on. Utility is the number of items in the group. It does not look at what is labelled, so repeat it
     only where the pool changes; `typiclust` is its better sister. A pool beyond `candidates` is sampled uniformly.
 
-    Zhu et al., *Active learning with sampling by uncertainty and density*, COLING 2008.
+    Kang, Ryu & Kwon, *Using cluster-based sampling to select initial training set for active learning in text
+    classification*, PAKDD 2004.
     """
 
     needs = Needs.EMBEDDINGS

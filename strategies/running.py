@@ -59,11 +59,28 @@ def _require(strategy: Strategy, request: Request) -> None:
         _check_head(request)
     if Needs.TARGETS in strategy.needs | strategy.uses:
         _check_targets(request)
+    if Needs.VOTES in strategy.needs | strategy.uses:
+        _check_votes(request)
 
 
 def _check_targets(request: Request) -> None:
-    if request.targets is not None and not np.isfinite(request.targets).all():
+    targets, embeddings = request.targets, request.embeddings
+    if targets is None:
+        return
+    if targets.ndim != 2 or (embeddings is not None and targets.shape[1] != embeddings.shape[1]):
+        raise BadRequest(problem=f"targets {targets.shape} do not fit the embeddings.")
+    if not np.isfinite(targets).all():
         raise BadRequest(problem="there is a target that is not finite.")
+
+
+def _check_votes(request: Request) -> None:
+    votes, known = request.votes, request.classes
+    if request.probabilities is not None:
+        known = request.probabilities.shape[1]
+    if votes is not None and votes.size:
+        low, high = int(votes.min()), int(votes.max())
+        if low < -1 or (known and high >= known):
+            raise BadRequest(problem=f"votes span {low} to {high} for {known} classes.")
 
 
 def _check_head(request: Request) -> None:

@@ -152,21 +152,32 @@ class TestCoverage:
 
         assert np.allclose(value, np.exp(-cdist(one, other, "sqeuclidean") / 1.7**2), atol=1e-6)
 
-    def test_herding_computes_only_gains_that_could_win(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        computed: list[int] = []
-        plain = herding._gains
+    def test_herding_looks_only_at_targets_that_a_pick_covers_better(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        looked_at: list[int] = []
+        plain = herding._added
 
-        def counted(kernel: torch.Tensor, rows: np.ndarray, covered: torch.Tensor) -> np.ndarray:
-            computed.append(len(rows))
-            return plain(kernel, rows, covered)
+        def counted(kernel: torch.Tensor, targets: torch.Tensor, *covered: torch.Tensor) -> torch.Tensor:
+            looked_at.append(len(targets))
+            return plain(kernel, targets, *covered)
 
-        monkeypatch.setattr(herding, "_gains", counted)
+        monkeypatch.setattr(herding, "_added", counted)
         rng = np.random.default_rng(0)
         points = unit(np.eye(40)[rng.integers(0, 40, 2000)] * 4 + rng.normal(size=(2000, 40)))
 
         kernels.max_herding(points, points, points[:0], 100, 1.0)
 
-        assert sum(computed) < 100 * 2000 / 2
+        assert sum(looked_at) < 100 * 2000 / 10
+
+    @pytest.mark.parametrize("width", [0.05, 0.5])
+    def test_herding_goes_by_row_once_nothing_is_left_to_gain(self, width: float) -> None:
+        points = unit(np.random.default_rng(0).normal(size=(40, 3)))
+
+        rows, gains = kernels.max_herding(points.repeat(3, 1), points, points[:0], 120, width)
+
+        assert sorted((rows[:40] % 40).tolist()) == list(range(40))
+        assert (gains[:40] > 0).all()
+        assert rows[40:].tolist() == sorted(set(range(120)) - set(rows[:40].tolist()))
+        assert gains[40:].tolist() == [0] * 80
 
     def test_k_center_looks_at_every_row_rarely(self, monkeypatch: pytest.MonkeyPatch) -> None:
         refreshes: list[int] = []

@@ -165,10 +165,7 @@ def test_an_answer_that_breaks_the_contract_is_refused(
         ({"costs": np.arange(300.0)}, "item-00000 costs nothing"),
         ({"costs": np.ones(299)}, "299"),
         ({"groups": np.ones(300)}, "float64"),
-        ({"targets": np.ones((2, 3))}, "targets"),
         ({"votes": np.ones((299, 2), dtype=int)}, "299"),
-        ({"votes": np.full((300, 2), 5)}, "votes span 5 to 5 for 5 classes"),
-        ({"votes": np.full((300, 2), -2)}, "votes span -2"),
         ({"labelled_classes": np.arange(3)}, "12 labelled embeddings, but 3"),
         ({"labelled_classes": np.full(12, 5)}, "span 5 to 5 for 5 classes"),
         ({"labelled_classes": np.full(12, 0.5)}, "not integers"),
@@ -201,11 +198,22 @@ def test_a_head_that_does_not_fit_is_refused_where_it_is_used(
     assert len(run(probe(Needs.EMBEDDINGS)[0], request)) == 10
 
 
-def test_targets_that_are_not_finite_are_refused_where_they_are_used(pool: MakePool) -> None:
-    request = replace(pool(), targets=np.full((2, 16), np.inf))
+@pytest.mark.parametrize(
+    ("need", "change", "complaint"),
+    [
+        (Needs.TARGETS, {"targets": np.full((2, 16), np.inf)}, "target that is not finite"),
+        (Needs.TARGETS, {"targets": np.ones((2, 3))}, r"targets \(2, 3\) do not fit"),
+        (Needs.VOTES, {"votes": np.full((300, 2), 5)}, "votes span 5 to 5 for 5 classes"),
+        (Needs.VOTES, {"votes": np.full((300, 2), -2)}, "votes span -2"),
+    ],
+)
+def test_targets_and_votes_that_make_no_sense_are_refused_where_they_are_used(
+    need: Needs, change: dict[str, Any], complaint: str, pool: MakePool
+) -> None:
+    request = replace(pool(), **change)
 
-    with pytest.raises(BadRequest, match="target that is not finite"):
-        run(probe(Needs.TARGETS)[0], request)
+    with pytest.raises(BadRequest, match=complaint):
+        run(probe(need | Needs.EMBEDDINGS)[0], request)
 
     assert len(run(probe(Needs.EMBEDDINGS)[0], request)) == 10
 
