@@ -207,3 +207,16 @@ def test_no_item_is_below_the_lowest_that_the_strategy_names(name: str, pool: Ma
     request = pool(5, budget=5, probabilities=np.eye(5, dtype=np.float32), samples=np.eye(5)[[range(5)] * 3])
 
     assert np.allclose(run(strategy, request).utilities, strategy.lowest, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gini", "egl", "deepfool"])
+def test_the_names_of_the_classes_do_not_matter(name: str, pool: MakePool) -> None:
+    request, turn = pool(), [3, 0, 4, 1, 2]
+    turned = replace(
+        request,
+        probabilities=request.probabilities[:, turn],
+        head_weights=request.head_weights[:, turn],
+        head_bias=request.head_bias[turn],
+    )
+
+    assert run(create(name), turned).ids.tolist() == run(create(name), request).ids.tolist()
