@@ -12,7 +12,7 @@ from backend.rounds import queue
 from backend.settings import settings
 from tests.services import postgres
 
-pytest_plugins = ["tests.services.label_studio"]
+pytest_plugins = ["tests.services.label_studio", "tests.services.triton"]
 
 
 def forget_process_state() -> None:

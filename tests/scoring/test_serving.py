@@ -17,7 +17,7 @@ from backend.learning.encoders import EncoderSpec
 from backend.processes import wait_until
 from backend.scoring import repository, serving
 from backend.scoring.triton import TritonEncoder
-from tests.scoring.conftest import put
+from tests.services.triton import put
 
 PARENT = """
 import sys, signal, threading

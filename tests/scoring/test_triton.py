@@ -24,7 +24,7 @@ from backend.scoring import shared_memory
 from backend.scoring.local import LocalEncoder
 from backend.scoring.serving import EmbeddedTriton
 from backend.scoring.triton import TritonEncoder
-from tests.scoring.conftest import put
+from tests.services.triton import put
 
 Images = NDArray[np.uint8]
 

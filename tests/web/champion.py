@@ -34,14 +34,21 @@ class Champion:
         return self.head.classes[int(probabilities.argmax())], float(probabilities.max())
 
 
-def crown(project: Project, items: int = 8, classes: tuple[str, ...] = ("cat", "dog"), number: int = 1) -> Champion:
-    """Give the project a champion and `items` encoded items with tasks."""
+def crown(
+    project: Project,
+    items: int = 8,
+    classes: tuple[str, ...] = ("cat", "dog"),
+    number: int = 1,
+    dims: int = DIMS,
+    encoder_digest: str | None = None,
+) -> Champion:
+    """Give the project a champion and `items` encoded items with tasks, by default of an encoder that is not there."""
     random = np.random.default_rng(project.id * 1_000 + number)
     head = Head(
         classes,
-        mean=random.normal(size=DIMS).astype(np.float32),
-        scale=random.uniform(0.5, 2, DIMS).astype(np.float32),
-        weights=random.normal(size=(DIMS, len(classes))).astype(np.float32),
+        mean=random.normal(size=dims).astype(np.float32),
+        scale=random.uniform(0.5, 2, dims).astype(np.float32),
+        weights=random.normal(size=(dims, len(classes))).astype(np.float32),
         bias=random.normal(size=len(classes)).astype(np.float32),
         temperature=1.5,
     )
@@ -49,9 +56,9 @@ def crown(project: Project, items: int = 8, classes: tuple[str, ...] = ("cat", "
     uris = [f"https://example.org/{project.name}/{number}/{place}.jpg" for place in range(items)]
     hashes = [hashlib.sha256(uri.encode()).hexdigest() for uri in uris]
     task_ids = [project.id * 100_000 + number * 10_000 + place for place in range(items)]
-    vectors = random.normal(size=(items, DIMS)).astype(np.float16)
-    encoder_digest = hashlib.sha256(f"encoder of {project.name}".encode()).hexdigest()
-    store = VectorStore(settings().home / "vectors", encoder_digest, DIMS)
+    vectors = random.normal(size=(items, dims)).astype(np.float16)
+    encoder_digest = encoder_digest or hashlib.sha256(f"encoder of {project.name}".encode()).hexdigest()
+    store = VectorStore(settings().home / "vectors", encoder_digest, dims)
     store.put(hashes, vectors)
     store.close()
     with transaction() as session:

@@ -15,13 +15,13 @@ from tests.services.images import files
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("encoders")
 
 
 @pytest.fixture(scope="session")
-def exact(folder: Path) -> EncoderSpec:
-    return export("efficientnet-lite0", None, folder, "fp32")
+def exact(encoders: Path) -> EncoderSpec:
+    return export("efficientnet-lite0", None, encoders, "fp32")
 
 
 @pytest.fixture(scope="session")
