@@ -1,11 +1,13 @@
 """The SDK script: from a YAML to a project in which people can label. Running it twice changes nothing."""
 
 import difflib
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
+from urllib.parse import unquote
 
 import numpy as np
 import sqlalchemy as sa
@@ -15,7 +17,7 @@ from backend.database import Item, Project, ProjectSettings, Round, project_name
 from backend.errors import MissingSetting, RoundFailed, UnknownProject
 from backend.pool import catalog
 from backend.pool.folders import read_folder
-from backend.pool.listing import list_pool, local_uri
+from backend.pool.listing import LOCAL_FILES, list_pool, local_uri
 from backend.pool.refresh import refresh
 from backend.rounds.encoding import source_config
 from backend.rounds.queue import prepare_database, request_round
@@ -170,7 +172,8 @@ def _add_items(studio: Studio, project: Project, config: ProjectConfig, task: La
 def _show(studio: Studio, project: Project, config: ProjectConfig, progress: Progress) -> None:
     """See to it that Label Studio's pages can show the items; where only a person can, say so."""
     studio_id = studio_project_id_of(project)
-    folders = (config.pool.path if config.pool.source == "folder" else None, config.pool.holdout_path)
+    pool_folder = Path(config.pool.path or ".") if config.pool.source == "folder" else _named_folder(project)
+    folders = (pool_folder, config.pool.holdout_path)
     for folder in folders:
         if folder is not None:
             connect.ensure_local_files(studio, studio_id, Path(folder).resolve())
@@ -183,6 +186,18 @@ def _show(studio: Studio, project: Project, config: ProjectConfig, progress: Pro
                 f"Label Studio does not show images of the bucket {bucket} yet: give it keys of its own, "
                 "in the project under Settings, Cloud Storage, Add Source Storage (no sync is needed)"
             )
+
+
+def _named_folder(project: Project) -> Path | None:
+    """The folder that holds every local file which a manifest names, if it names any."""
+    root = settings().data_root
+    with reading() as session:
+        listed = catalog.listed_items(session, project.id)
+    paths = [
+        PurePosixPath(unquote(uri.removeprefix(LOCAL_FILES))) for _, uri, _ in listed if uri.startswith(LOCAL_FILES)
+    ]
+    folders = {path.parent for path in paths if not path.is_absolute() and ".." not in path.parts}
+    return root / os.path.commonpath(folders) if root is not None and folders else None
 
 
 def _labelled(folder: str | None) -> list[tuple[Path, str]]:

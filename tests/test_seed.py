@@ -1,5 +1,6 @@
 """`nextbatch seed`: from a YAML to a project in which people can label; done twice, it changes nothing."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -134,6 +135,31 @@ def test_a_prefix_of_a_bucket_is_seeded_like_a_folder(
     assert "22 items (0 new)" in second
     assert what_stands(studio, name) == stands
     assert (stands["tasks"], stands["annotations"]) == (tasks, 10)
+
+
+def test_a_manifest_is_seeded_with_its_columns(web: str, studio: Studio, tmp_path: Path) -> None:
+    name = f"listed-{uuid.uuid4().hex[:8]}"
+    root = Path(os.environ["NEXTBATCH_DATA_ROOT"])
+    pictures = sorted(Path(web, "train").rglob("*.png"))[:3]
+    lines = [f"/data/local-files/?d={path.relative_to(root)},camera {place}" for place, path in enumerate(pictures)]
+    Path(web, "list.csv").write_text("\n".join(["image,camera", *lines, "a bad line"]))
+    config = tmp_path / f"{name}.yaml"
+    config.write_text(
+        f"name: {name}\n"
+        f"label_studio: {{title: {name}, labels: ['0','1','2','3','4','5','6','7','8','9']}}\n"
+        f"pool: {{source: manifest, path: {web}/list.csv, uri_field: image}}\n"
+    )
+
+    said = command([sys.executable, "-m", "backend.cli", "seed", str(config)])
+
+    assert "3 items (3 new)" in said
+    assert "(line 5)" in said
+    stands = what_stands(studio, name)
+    assert [Path(web, "train") in (path, *path.parents) for path in map(Path, stands["storages"])] == [True]
+    tasks = studio.get("/api/tasks/", {"project": stands["project"], "fields": "all"})["tasks"]
+    assert sorted((task["data"]["camera"], task["data"]["image"]) for task in tasks) == [
+        (line.split(",")[1], line.split(",")[0]) for line in lines
+    ]
 
 
 def test_a_wrong_key_gives_its_line_and_the_nearest_name(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from backend.pool.skipped import Skipped
 from backend.pool.sources import SourceConfig, Sources, open_buckets
 from backend.settings import PoolSection
 
+LOCAL_FILES = "/data/local-files/?d="
 _FTP_DEPTH = 32  # a server may say that every folder holds another
 
 
@@ -62,7 +63,7 @@ def local_uri(path: Path, root: Path | None) -> str:
         relative = path.resolve().relative_to(root.resolve())
     except ValueError:
         raise FolderOutsideRoot(path=path, root=root) from None
-    return f"/data/local-files/?d={quote(os.fsencode(relative))}"
+    return f"{LOCAL_FILES}{quote(os.fsencode(relative))}"
 
 
 def is_image_name(name: str) -> bool:
