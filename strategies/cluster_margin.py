@@ -33,7 +33,7 @@ class ClusterMargin(Strategy):
     shortlist: int = parameter(10, 1, 1000)
     cluster_size: int = parameter(10, 1, 10_000)
     dimensions: int = parameter(128, 1, 4096)
-    candidates: int = parameter(10_000, 1, 40_000)
+    candidates: int = parameter(10_000, 1, 20_000)
 
     def select(self, request: Request) -> Selection:
         assert request.probabilities is not None
