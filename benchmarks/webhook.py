@@ -1,6 +1,9 @@
 """How quickly the web process answers Label Studio while 50 events a second come in, and whether any is lost.
 
-    python -m benchmarks.webhook [--seconds 60] [--rate 50]
+    NEXTBATCH_DATA=DIR python -m benchmarks.webhook [--seconds 20] [--rate 50] [--items 10000]
+
+Beside it a scan of `items` images of DIR runs as in a worker (Triton embedded where it can be, both at their nice
+values); with --items 0 nothing runs beside it, and the results go to another file.
 
 Open loop: an event is sent when it is due, whether or not those before it were answered, each on a connection of
 its own, as Label Studio does. Beside them /health and /setup are asked five times a second. Times are seconds.
@@ -17,6 +20,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,37 +95,97 @@ def _request(url: str, endpoint: str, body: bytes | None) -> tuple[float, int]:
 def main() -> None:
     """Measure three times on a database of its own, and write benchmarks/results/webhook.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--rate", type=float, default=50)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         os.environ["NEXTBATCH_HOME"] = home
-        runs = [_run(options.rate, options.seconds, number) for number in range(1, 4)]
+        with _triton(options.items) as triton_url:
+            runs = [_run(options, number, triton_url) for number in range(1, 4)]
+    beside = f" beside a scan of {options.items} items" if options.items else ""
     rows = [
-        _row(f"{endpoint}_p99", f"/{endpoint}, 99th percentile at {options.rate:g} events/s", target, "s", values)
+        _row(
+            f"{endpoint}_p99", f"/{endpoint}, 99th percentile at {options.rate:g} events/s{beside}", target, "s", values
+        )
         for endpoint, target in (("webhook", 0.05), ("health", 0.02), ("setup", 0.02))
-        for values in [[storm.p99(endpoint) for storm, _ in runs]]
+        for values in [[storm.p99(endpoint) for storm, _, _ in runs]]
     ]
-    lost = [float(storm.sent - stored) for storm, stored in runs]
+    lost = [float(storm.sent - stored) for storm, stored, _ in runs]
     rows.append(_row("lost", "events that were sent and are not in the database", 0, "events", lost))
+    if options.items:
+        rates = [rate for _, _, rate in runs]
+        rows.append(_row("scan", "items that the scan encoded a second meanwhile", 0, "items/s", rates) | {"met": None})
     report = {
         "machine": {"cores": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version()},
         "commit": subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip(),
-        "command": f"python -m benchmarks.webhook --rate {options.rate:g} --seconds {options.seconds:g}",
+        "command": "python -m benchmarks.webhook " + " ".join(sys.argv[1:]),
         "rows": rows,
     }
-    path = Path(__file__).parent / "results" / "webhook.json"
+    path = Path(__file__).parent / "results" / ("webhook.json" if options.items else "webhook_alone.json")
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(report, indent=2) + "\n")
     for row in rows:
         print(f"{row['id']:14} {row['value']:.4f} {row['unit']:7} target {row['target']} met {row['met']}")
 
 
-def _run(rate: float, seconds: float, number: int) -> tuple[Storm, int]:
-    """One storm against a web process of its own; with it the number of events that reached the database."""
+@contextmanager
+def _triton(items: int) -> Iterator[str | None]:
+    """The embedded Triton where there is a scan to run and it can run here, else None."""
+    from backend.scoring import serving
+    from backend.settings import settings
+
+    if not items or not serving.is_supported()[0]:
+        yield None
+        return
+    server = serving.EmbeddedTriton(settings().home / "triton")
+    server.start()
+    try:
+        yield server.url
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _scan(project_id: int, items: int, first: int, triton_url: str | None) -> Iterator[None]:
+    """A scan of `items` images in a process of its own, as a worker does it, from its first minibatch to the end."""
     import sqlalchemy as sa
 
-    from backend.database import Event, Project, reading, transaction
+    from backend.database import Item, reading, transaction
+    from backend.pool.catalog import NewItem, add_items
+    from backend.pool.folders import open_dataset
+    from backend.processes import spawn, stop, wait_until
+    from backend.settings import settings
+
+    if not items:
+        yield
+        return
+    data = open_dataset(Path(os.environ["NEXTBATCH_DATA"]), settings().cache / "datasets")
+    with transaction() as session:
+        add_items(session, project_id, (NewItem(str(path)) for path in data.train.paths[first : first + items]))
+    environment = os.environ | {"NEXTBATCH_DATA_ROOT": str(data.root)}
+    environment |= {"TRITON_URL": triton_url} if triton_url else {}
+    program = f"from backend.rounds.encoding import encode_new; encode_new({project_id}, lambda done, total: None)"
+    worker = spawn([sys.executable, "-c", program], settings().home / "scan.log", environment, nice=10)
+
+    def has_begun() -> bool:
+        with reading() as session:
+            encoded = sa.select(Item.id).where(Item.project_id == project_id, Item.state == "encoded").limit(1)
+            return session.scalar(encoded) is not None
+
+    try:
+        assert wait_until(has_begun, timeout_s=60), (settings().home / "scan.log").read_text()
+        yield
+        assert worker.poll() is None, "the scan ended before the storm did: give it more --items"
+    finally:
+        stop(worker)
+
+
+def _run(options: argparse.Namespace, number: int, triton_url: str | None) -> tuple[Storm, int, float]:
+    """One storm on a web process of its own; the events that reached the database, and items encoded a second."""
+    import sqlalchemy as sa
+
+    from backend.database import Event, Item, Project, reading, transaction
     from backend.processes import free_port, spawn, stop, wait_until
     from backend.rounds.queue import prepare_database
     from backend.studio.labels import image_config
@@ -131,6 +196,7 @@ def _run(rate: float, seconds: float, number: int) -> tuple[Storm, int]:
         name = f"storm{number}"
         project = Project(name=name, config={"name": name}, studio_project_id=number, label_config=config)
         session.add(project)
+    encoded = sa.select(sa.func.count()).select_from(Item).where(Item.state == "encoded")
     port = free_port()
     program = f"from backend.web.server import run; run('127.0.0.1', {port})"
     web = spawn([sys.executable, "-c", program], Path(os.environ["NEXTBATCH_HOME"]) / "web.log")
@@ -143,12 +209,17 @@ def _run(rate: float, seconds: float, number: int) -> tuple[Storm, int]:
             "annotation": {"id": 1, "task": 1, "result": []},
             "task": {"id": 1, "data": {"image": "https://example.org/1.jpg"}},
         }
-        storm = measure(url, event, f"{number}.1", config, rate, seconds)
+        with _scan(project.id, options.items, number * options.items, triton_url):
+            with reading() as session:
+                before = session.scalar(encoded) or 0
+            storm = measure(url, event, f"{number}.1", config, options.rate, options.seconds)
+            with reading() as session:
+                after = session.scalar(encoded) or 0
     finally:
         stop(web)
     with reading() as session:
         query = sa.select(sa.func.count()).select_from(Event).where(Event.project_id == project.id)
-        return storm, session.scalar(query) or 0
+        return storm, session.scalar(query) or 0, (after - before) / options.seconds
 
 
 def _row(id_: str, measure_: str, target: float, unit: str, runs: list[float]) -> dict[str, Any]:
