@@ -114,6 +114,8 @@ class Request:
                 )
             if name in ("probabilities", "logits", "samples") and self.classes and array.shape[-1] != self.classes:
                 raise BadRequest(problem=f"{name} have {array.shape[-1]} columns for {self.classes} classes.")
+        if self.samples is not None and len(self.samples) == 0:
+            raise BadRequest(problem="samples are of no head.")
         if self.costs is not None and (self.costs <= 0).any():
             raise BadRequest(problem=f"a label of {self.ids[self.costs <= 0][0]!s} costs nothing, or less.")
         self._check_labelled()

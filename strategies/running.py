@@ -112,6 +112,8 @@ def _pickable(strategy: Strategy, request: Request) -> tuple[NDArray[np.int64], 
             unusable |= ~_finite(getattr(request, name), axis=1 if name == "samples" else 0)
     if Needs.PROBABILITIES in strategy.needs and request.probabilities is not None:
         unusable |= _all_zero(request.probabilities, request.ids, ~unusable)
+    if Needs.SAMPLES in strategy.needs and request.samples is not None:
+        unusable |= _all_zero(request.samples[0], request.ids, ~unusable)  # one head shows whether they are logits
     counts: dict[str, Fact] = {"excluded": int(barred.sum()), "dropped": int((unusable & ~barred).sum())}
     rows = np.flatnonzero(~(barred | unusable))
     kept = ids[rows]

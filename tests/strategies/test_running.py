@@ -162,6 +162,7 @@ def test_an_answer_that_breaks_the_contract_is_refused(
         ({"probabilities": np.full((300, 5), 0.9, dtype=np.float32)}, "do not sum to one"),
         ({"probabilities": np.full((299, 5), 0.2, dtype=np.float32)}, "299"),
         ({"probabilities": np.full((300, 4), 0.25, dtype=np.float32)}, "4 columns for 5 classes"),
+        ({"samples": np.ones((0, 300, 5), dtype=np.float32)}, "of no head"),
         ({"costs": np.arange(300.0)}, "item-00000 costs nothing"),
         ({"costs": np.ones(299)}, "299"),
         ({"groups": np.ones(300)}, "float64"),
@@ -216,6 +217,13 @@ def test_targets_and_votes_that_make_no_sense_are_refused_where_they_are_used(
         run(probe(need | Needs.EMBEDDINGS)[0], request)
 
     assert len(run(probe(Needs.EMBEDDINGS)[0], request)) == 10
+
+
+def test_logits_are_not_taken_for_samples(pool: MakePool) -> None:
+    request = pool()
+
+    with pytest.raises(BadRequest, match="item-00000 do not sum to one"):
+        run(probe(Needs.SAMPLES)[0], replace(request, samples=np.log(request.samples)))
 
 
 def test_ties_go_to_the_lower_id_and_nan_comes_last(pool: MakePool) -> None:
