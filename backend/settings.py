@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     def model_post_init(self, _context: Any) -> None:
         self.home = self.home.expanduser().absolute()
         self.cache = self.cache.expanduser().absolute()
+        for name in ("url", "label_studio_url"):
+            if address := getattr(self, name):
+                setattr(self, name, address.rstrip("/"))
 
     @property
     def database(self) -> str:

@@ -20,8 +20,8 @@ import openvino
 import simplejpeg
 from numpy.typing import NDArray
 
-from backend.learning.encoders import EncoderSpec, export
 from backend.learning.candidates import Unlabelled
+from backend.learning.encoders import EncoderSpec, export
 from backend.learning.neighbours import build
 from backend.learning.training import fit
 

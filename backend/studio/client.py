@@ -20,6 +20,7 @@ from backend.errors import (
     NotAllowed,
     SlowLabelStudio,
 )
+from backend.pool.http import shown
 
 MAX_ANSWER_BYTES = 1 << 28
 _ATTEMPTS = 4
@@ -46,10 +47,11 @@ class Studio:
 
     def __init__(self, url: str, api_key: str, timeout_s: float = 30.0) -> None:
         self.url = url.rstrip("/")
+        self._shown = shown(self.url)
         self.timeout_s = timeout_s
         self._api_key = api_key.strip()
         if not self._api_key or not self._api_key.isascii():
-            raise BadToken(url=self.url)
+            raise BadToken(url=self._shown)
         self.is_personal = _is_refresh_token(self._api_key)
         self._access: str | None = None
         self._lock = threading.Lock()
@@ -63,7 +65,7 @@ class Studio:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Studio({self.url!r})"
+        return f"Studio({self._shown!r})"
 
     def close(self) -> None:
         """Give the connections back."""
@@ -126,15 +128,15 @@ class Studio:
             ) as answer:
                 return self._bounded(answer, f"{method} {path}")
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise _Again(LabelStudioUnreachable(url=self.url, problem=_told(error))) from None
+            raise _Again(LabelStudioUnreachable(url=self._shown, problem=_told(error))) from None
         except httpx.TimeoutException:
-            slow = SlowLabelStudio(url=self.url, request=f"{method} {path}", timeout_s=timeout_s)
+            slow = SlowLabelStudio(url=self._shown, request=f"{method} {path}", timeout_s=timeout_s)
             raise slow from None
         except httpx.HTTPError as error:
-            lost = LabelStudioUnreachable(url=self.url, problem=_told(error))
+            lost = LabelStudioUnreachable(url=self._shown, problem=_told(error))
             raise (_Again(lost) if method in _SAFE_TO_REPEAT else lost) from None
         except httpx.InvalidURL as error:
-            raise LabelStudioUnreachable(url=self.url, problem=_told(error)) from None
+            raise LabelStudioUnreachable(url=self._shown, problem=_told(error)) from None
 
     def _bounded(self, answer: httpx.Response, request: str) -> httpx.Response:
         content = bytearray()
@@ -149,19 +151,19 @@ class Studio:
     def _read(self, answer: httpx.Response, method: str, path: str) -> Any:
         request, status = f"{method} {path}", answer.status_code
         if answer.is_success:
-            return _json(answer, self.url, request) if answer.content else None
+            return _json(answer, self._shown, request) if answer.content else None
         if answer.is_redirect:
-            raise LabelStudioUnreachable(url=self.url, problem=f"it redirects to {answer.headers.get('location')}")
+            raise LabelStudioUnreachable(url=self._shown, problem=f"it redirects to {answer.headers.get('location')}")
         if status == httpx.codes.UNAUTHORIZED:
-            raise BadToken(url=self.url)
+            raise BadToken(url=self._shown)
         problem = _problem(answer)
         if status == httpx.codes.FORBIDDEN:
             raise NotAllowed(request=request, problem=problem)
         if status == httpx.codes.NOT_FOUND:
-            raise NoSuchPage(url=self.url, request=request)
+            raise NoSuchPage(url=self._shown, request=request)
         refused: Exception = LabelStudioRefused(status=status, request=request, problem=problem)
         if status in _AWAY:
-            refused = LabelStudioUnreachable(url=self.url, problem=f"it answered {status} to {request}: {problem}")
+            refused = LabelStudioUnreachable(url=self._shown, problem=f"it answered {status} to {request}: {problem}")
         may_pass = status in _AWAY or status == httpx.codes.INTERNAL_SERVER_ERROR
         raise _Again(refused) if may_pass and method in _SAFE_TO_REPEAT else refused
 

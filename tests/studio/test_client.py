@@ -45,6 +45,16 @@ def test_a_closed_port_is_unreachable_after_a_few_attempts() -> None:
     assert time.monotonic() - started < 10
 
 
+def test_a_password_in_the_address_is_not_told() -> None:
+    with (
+        Studio(f"http://user:staple@127.0.0.1:{free_port()}/", "0" * 40) as studio,
+        pytest.raises(LabelStudioUnreachable) as caught,
+    ):
+        studio.get("/api/version")
+
+    assert "staple" not in f"{caught.value} {studio!r}"
+
+
 def test_a_server_that_comes_back_meanwhile_is_asked_again(server: LabelStudioServer) -> None:
     port = free_port()
     relay = threading.Timer(0.3, lambda: relayed.append(_relay(port, server.port)))
