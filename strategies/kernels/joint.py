@@ -21,7 +21,8 @@ def predictive_information(
     theirs = _entropy(others.mean(axis=0)).mean()
     aims = others.reshape(heads, -1) / heads
     result = np.zeros(len(rows), dtype=np.float32)
-    for part in blocks(len(rows), 16 * classes * aims.shape[1], 4 * CACHE_BYTES):
+    step = 16 * CACHE_BYTES  # beyond the cache: with small products the threads of BLAS wait longer than they work
+    for part in blocks(len(rows), 16 * classes * aims.shape[1], step):
         own = samples[:, rows[part]].astype(np.float64)
         joint = own.transpose(1, 2, 0).reshape(-1, heads) @ aims
         both = plogp(joint.astype(np.float32)).reshape(own.shape[1], -1).sum(axis=1, dtype=np.float64)
