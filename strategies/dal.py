@@ -42,6 +42,7 @@ class Dal(Strategy):
         labelled = on_sphere.labelled().numpy()
         pool = sample(request.ids, request.seed, self.candidates)
         points = on_sphere(pool).numpy()
+        lengths = kernels.projected_lengths(request.embeddings, on_sphere.project)
         picks: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         odds: NDArray[np.float64] = np.empty(0)
         for part in np.array_split(np.arange(request.budget), min(self.rounds, request.budget)):
@@ -54,7 +55,7 @@ class Dal(Strategy):
                 known = np.concatenate([labelled, on_sphere(np.sort(picks)).numpy()])
                 others = points[free[pool]] if free[pool].any() else points
                 weights = kernels.tell_apart(others, known, self.penalty)
-                said = kernels.linear_scores(request.embeddings, on_sphere.project, *weights)
+                said = kernels.linear_scores(request.embeddings, on_sphere.project, lengths, *weights)
                 rows = highest(np.where(free, said, -np.inf), request.ids, len(part))
             picks, odds = np.concatenate([picks, rows]), np.concatenate([odds, said[rows]])
         return request.take(

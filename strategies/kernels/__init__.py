@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from strategies.kernels.committee import consensus_entropy, deviation, information, largest_divergence, votes
     from strategies.kernels.covering import k_center
     from strategies.kernels.design import fisher, least_trace
-    from strategies.kernels.discrimination import linear_scores, tell_apart
+    from strategies.kernels.discrimination import linear_scores, projected_lengths, tell_apart
     from strategies.kernels.heads import boundary_distance, expected_residual, lengths, mean_cosine
     from strategies.kernels.herding import cosine, coverage, max_herding
     from strategies.kernels.hierarchy import average_linkage
@@ -72,6 +72,7 @@ __all__ = [
     "nearest",
     "nearest_cosine",
     "predictive_information",
+    "projected_lengths",
     "pure_radius",
     "ranked_batch",
     "ranks",
@@ -105,7 +106,7 @@ _HOMES = {
     "committee": ("consensus_entropy", "deviation", "information", "largest_divergence", "votes"),
     "covering": ("k_center",),
     "design": ("fisher", "least_trace"),
-    "discrimination": ("linear_scores", "tell_apart"),
+    "discrimination": ("linear_scores", "projected_lengths", "tell_apart"),
     "heads": ("boundary_distance", "expected_residual", "lengths", "mean_cosine"),
     "herding": ("cosine", "coverage", "max_herding"),
     "hierarchy": ("average_linkage",),

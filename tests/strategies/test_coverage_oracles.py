@@ -166,6 +166,17 @@ class TestDal:
         assert np.allclose(weights, expected, atol=1e-4)
         assert bias == pytest.approx(intercept, abs=1e-4)
 
+    @pytest.mark.parametrize("dimensions", [4, 64])
+    def test_scores_on_the_embeddings_own_axes_are_those_on_the_sphere(self, dimensions: int) -> None:
+        rng = np.random.default_rng(0)
+        points = (rng.normal(size=(300, 20)) + 2).astype(np.float16)
+        project = kernels.fit_projection(points, dimensions)
+        weights = rng.normal(size=min(dimensions, 20))
+
+        scores = kernels.linear_scores(points, project, kernels.projected_lengths(points, project), weights, 0.3)
+
+        assert np.allclose(scores, project(points).numpy() @ weights + 0.3, atol=1e-5)
+
     def test_each_part_of_the_batch_is_what_is_most_surely_unlabelled(self, pool: MakePool) -> None:
         request = pool(200, budget=30)
 
