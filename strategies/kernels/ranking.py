@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from strategies.kernels.nearness import Nearness
 
-_STALE = 64
-"""Old scores that are computed anew together at first; four times as many each time that was not enough."""
+_STALE, _SHORTLIST = 64, 8192
+"""Old scores that are computed anew together, and rows that are followed pick by pick, eight times as many where a row
+outside might be as good."""
 
 
 def ranked_batch(
@@ -24,25 +25,51 @@ def ranked_batch(
     nearness.refresh()
     unlike = _unlike(nearness.least.numpy())
     left, known, renewed = len(points), len(labelled), 0
+    last = (left - picks) / max(1, left + known)
     order, scores = np.empty(picks, dtype=np.int64), np.empty(picks, dtype=np.float64)
+    rows: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+    outside = np.inf
     for pick in range(picks):
         share = left / (left + known)
-        bounds = (share * unlike + (1 - share) * doubt).astype(np.float32)
-        best, some = int(bounds.argmax()), _STALE
-        while nearness.seen[best] < nearness.count:
-            top = np.union1d(np.argpartition(-bounds, min(some, len(bounds) - 1))[:some], best)
-            stale = top[(nearness.seen[top] < nearness.count) & np.isfinite(unlike[top])]
-            unlike[stale] = _unlike(nearness.update(stale))
-            bounds[stale] = share * unlike[stale] + (1 - share) * doubt[stale]
-            best, some, renewed = int(bounds.argmax()), 4 * some, renewed + len(stale)
-        order[pick], scores[pick] = best, bounds[best]
+        best, score, some = -1, -np.inf, _SHORTLIST
+        while score <= outside:  # a row outside may be as good
+            if best >= 0 or not len(rows):
+                rows, outside = _shortlist(unlike, doubt, share, last, some)
+                some *= 8
+            while True:
+                bounds = (share * unlike[rows] + (1 - share) * doubt[rows]).astype(np.float32)
+                at = int(bounds.argmax())
+                best, score = int(rows[at]), float(bounds[at])
+                if nearness.seen[best] == nearness.count or not np.isfinite(score):
+                    break
+                top = rows[np.union1d(np.argpartition(-bounds, min(_STALE, len(rows) - 1))[:_STALE], at)]
+                stale = top[(nearness.seen[top] < nearness.count) & np.isfinite(unlike[top])]
+                unlike[stale] = _unlike(nearness.update(stale))
+                renewed += len(stale)
+        order[pick], scores[pick] = best, score
         nearness.add(best)
         unlike[best] = -np.inf
         left, known = left - 1, known + 1
         if renewed > len(points):
             nearness.refresh()
             unlike, renewed = np.where(unlike == -np.inf, -np.inf, _unlike(nearness.least.numpy())), 0
+            rows = rows[:0]
     return order, scores
+
+
+def _shortlist(
+    unlike: NDArray[np.float64], doubt: NDArray[np.float64], share: float, last: float, size: int
+) -> tuple[NDArray[np.int64], float]:
+    """The `size` rows, ascending, that may have the highest scores while the share falls from `share` to `last`, and
+    what no other row can exceed. A score is linear in the share, so it is highest at one of the two."""
+    if size >= len(unlike):
+        return np.arange(len(unlike)), -np.inf
+    ranked = np.isneginf(unlike)
+    apart = np.where(ranked, 0, unlike)
+    most = np.maximum(share * apart + (1 - share) * doubt, last * apart + (1 - last) * doubt)
+    most[ranked] = -np.inf
+    split = np.argpartition(-most, size)
+    return np.sort(split[:size]), float(most[split[size]].astype(np.float32)) + 1e-6
 
 
 def _unlike(squared: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from strategies import Request, create, run
+from strategies.kernels import ranking
 
 MakePool = Callable[..., Request]
 Array = np.ndarray[Any, Any]
@@ -195,7 +196,11 @@ def naive_ranked_batch(points: Array, labelled: Array, doubt: Array, budget: int
 
 class TestRankedBatch:
     @pytest.mark.parametrize("labels", [0, 12, 400])
-    def test_its_picks_are_those_of_the_naive_algorithm(self, pool: MakePool, labels: int) -> None:
+    @pytest.mark.parametrize("shortlist", [1, 20, 8192])
+    def test_its_picks_are_those_of_the_naive_algorithm(
+        self, pool: MakePool, labels: int, shortlist: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ranking, "_SHORTLIST", shortlist)
         request = pool(300, labels=labels, budget=60)
 
         selection = run(create("ranked_batch"), request)
@@ -205,7 +210,9 @@ class TestRankedBatch:
         assert selection.ids.tolist() == request.ids[picks].tolist()
         assert np.allclose(selection.utilities, scores, atol=1e-6)
 
-    def test_doubles_go_by_row(self, pool: MakePool) -> None:
+    @pytest.mark.parametrize("shortlist", [1, 20, 8192])
+    def test_doubles_go_by_row(self, pool: MakePool, shortlist: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ranking, "_SHORTLIST", shortlist)
         request = pool(60, budget=60)
         rows = np.arange(60) % 7
         request = replace(
