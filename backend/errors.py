@@ -292,6 +292,11 @@ class EnvironmentNotBuilt(NextbatchError):
 # --- seeding and rounds --------------------------------------------------------------------------------------------
 
 
+class StrategyFieldMissing(NextbatchError):
+    """No item's data has the field {field!r} that strategy.cost_field or strategy.group_field names.
+    Name a field that the tasks have."""
+
+
 class FolderOutsideRoot(NextbatchError):
     """{path} is not below NEXTBATCH_DATA_ROOT ({root}), and files outside it are never read.
     Move the folder, or set NEXTBATCH_DATA_ROOT to a folder above it."""

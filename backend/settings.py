@@ -112,6 +112,8 @@ class BatchSection(Section):
 class StrategySection(Section):
     name: str = "auto"
     parameters: dict[str, Any] = Field(default_factory=dict)
+    cost_field: str | None = Field(default=None, description="Field of a task's data: what its label costs.")
+    group_field: str | None = Field(default=None, description="Field of a task's data by which to balance.")
 
 
 class TriggerSection(Section):

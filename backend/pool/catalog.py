@@ -158,14 +158,16 @@ def encoded_items(session: Session, project_id: int) -> list[tuple[int, str, str
     return [(id_, uri, hash_ or "") for id_, uri, hash_ in rows]
 
 
-def listed_items(session: Session, project_id: int) -> list[tuple[str, str, dict[str, Any]]]:
-    """Every item that the pool's listing names, as (key, uri, data)."""
-    rows = session.execute(
-        sa.select(Item.key, Item.uri, Item.data)
-        .where(Item.project_id == project_id, Item.validator.is_not(None), Item.state != "gone")
-        .order_by(Item.id)
+def listed_items(
+    session: Session, project_id: int, needs_no_task: bool = False
+) -> list[tuple[str, str, dict[str, Any]]]:
+    """Every item that the pool's listing names, as (key, uri, data); or those of them that have no task yet."""
+    query = sa.select(Item.key, Item.uri, Item.data).where(
+        Item.project_id == project_id, Item.validator.is_not(None), Item.state != "gone"
     )
-    return [(key, uri, data) for key, uri, data in rows]
+    if needs_no_task:
+        query = query.where(Item.task_id.is_(None))
+    return [(key, uri, data) for key, uri, data in session.execute(query.order_by(Item.id))]
 
 
 def forget_embeddings(session: Session, item_ids: Iterable[int]) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,11 @@ from backend.learning import registry
 from backend.learning.heads import Head
 from backend.pool.catalog import Candidates, candidates, labelled
 from backend.rounds.encoding import open_embeddings
+from backend.rounds.inputs import request_inputs
 from backend.settings import ProjectConfig
+from strategies import Needs
+
+_OF_A_MODEL = Needs.PROBABILITIES | Needs.LOGITS | Needs.SAMPLES | Needs.LINEAR_HEAD
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def left_over(session: Session, project_id: int) -> list[Pick]:
 def draw(
     pool: Candidates,
     excluded: frozenset[int],
+    strategy: strategies.Strategy,
     config: ProjectConfig,
     size: int,
     is_first: bool,
@@ -70,9 +75,11 @@ def draw(
     slice_ = strategies.run(strategies.create("random"), base)
     propensity = len(slice_) / max(1, len(pool.ids) - len(excluded))
     barred = excluded | frozenset(slice_.ids.tolist())
-    strategy = strategies.create(config.strategy.name, **config.strategy.parameters)
+    strategy, policy = _usable(strategy, inputs)
     request = strategies.Request(ids=pool.ids, budget=size - len(slice_), seed=seed, excluded=barred, **inputs)
     chosen = strategies.run(strategy, request)
+    if policy:
+        chosen = replace(chosen, diagnostics={**chosen.diagnostics, "policy": policy})
     picks = [
         Drawn(int(id_), float(utility), float(chance), reason, False)
         for id_, utility, chance, reason in zip(
@@ -84,6 +91,14 @@ def draw(
         for id_ in slice_.ids
     ]
     return _interleave(picks, holdout, seed), chosen
+
+
+def _usable(strategy: strategies.Strategy, inputs: Mapping[str, Any]) -> tuple[strategies.Strategy, str]:
+    """The strategy, or coverage while it lacks a model; and in that case why."""
+    if "probabilities" in inputs or not strategy.needs & _OF_A_MODEL:
+        return strategy, ""
+    reason = f"Coverage (max_herding): {strategy.name} needs a model, and there is none yet."
+    return strategies.create("max_herding"), reason
 
 
 def _random_size(config: ProjectConfig, size: int, is_first: bool) -> int:
@@ -118,24 +133,16 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
     config = project.settings
     head = registry.load_head(version) if version is not None else None
     embeddings = open_embeddings(config)
-    pool_embeddings = embeddings.gather(pool.hashes)
-    inputs: dict[str, Any] = {"embeddings": pool_embeddings}
-    if head is not None:
-        rows = {label: column for column, label in enumerate(head.classes)}
-        known = [row for row in known if row.label in rows]
-        inputs["probabilities"] = head.predict(pool_embeddings)
-        inputs["logits"] = head.logits(pool_embeddings)
-        inputs["classes"] = len(head.classes)
-        inputs["labelled_classes"] = np.array([rows[row.label] for row in known], dtype=np.int64)
-    inputs["labelled_embeddings"] = embeddings.gather([row.content_hash for row in known])
-    inputs.setdefault("labelled_classes", np.zeros(len(known), dtype=np.int64))
+    strategy = strategies.create(config.strategy.name, **config.strategy.parameters)
+    asked, seed = strategy.needs | strategy.uses, round_seed(config.seed, number)
+    inputs = request_inputs(asked, config.strategy, embeddings, pool, known, version, seed)
     size = max(0, config.batch.size - len(kept))
     excluded = frozenset(pick.item_id for pick in kept)
-    drawn, selection = draw(pool, excluded, config, size, is_first, round_seed(config.seed, number), inputs)
+    drawn, selection = draw(pool, excluded, strategy, config, size, is_first, seed, inputs)
 
     place = {int(id_): row for row, id_ in enumerate(pool.ids)}
     shown = [new.item_id for new in drawn] + [pick.item_id for pick in kept if pick.item_id in place]
-    answers = predictions(head, pool_embeddings[[place[id_] for id_ in shown]])
+    answers = predictions(head, inputs["embeddings"][[place[id_] for id_ in shown]])
     predicted = dict(zip(shown, answers, strict=True))
     for pick in kept:
         predicted.setdefault(pick.item_id, pick.prediction)

@@ -9,7 +9,7 @@ from dbos import DBOS
 
 from backend.database import Alert, Event, Round, now, transaction
 from backend.errors import NextbatchError
-from backend.rounds import choose, encoding, graph, learn, source
+from backend.rounds import choose, encoding, graph, learn, restock, source
 
 log = structlog.get_logger()
 P = ParamSpec("P")
@@ -26,7 +26,8 @@ def run_round(project_id: int, number: int) -> dict[str, Any]:
         version = learn_head(project_id, number)
         batch = choose_batch(project_id, number)
         published = publish(project_id, number)
-        return finish(project_id, number, {**labels, **encoded, **version, **batch, **published})
+        stocked = restock_pool(project_id, number)
+        return finish(project_id, number, {**labels, **encoded, **version, **batch, **published, **stocked})
     except Exception as failure:
         fail(project_id, number, _reason(failure))
         raise
@@ -98,6 +99,17 @@ def publish(project_id: int, number: int) -> dict[str, Any]:
     """Put the batch in front of people, and read it back."""
     _enter(project_id, number, "publish")
     return source.publish(project_id, number)
+
+
+@step("restock")
+def restock_pool(project_id: int, number: int) -> dict[str, Any]:
+    """Know what is new in the pool's source, and encode it, while people have a batch to label."""
+    _enter(project_id, number, "restock")
+    stocked = restock.restock(project_id)
+    if stocked:
+        encoding.encode_new(project_id, _progress(project_id, number))
+        graph.refresh(project_id)
+    return stocked
 
 
 @step("finish")

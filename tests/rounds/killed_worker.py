@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from backend.rounds import choose, encoding, learn, source, worker
+from backend.rounds import choose, encoding, learn, restock, source, worker
 from backend.rounds import round as the_round
 
 WORK = {
@@ -19,6 +19,7 @@ WORK = {
     "learn": (learn, "learn"),
     "choose": (choose, "choose"),
     "publish": (source, "publish"),
+    "restock": (restock, "restock"),
 }
 
 

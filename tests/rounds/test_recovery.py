@@ -11,7 +11,7 @@ from backend.processes import wait_until
 from backend.studio.client import Studio
 from tests.rounds.conftest import Loop
 
-STEPS = ["begin", "sync", "encode", "learn", "choose", "publish", "finish"]
+STEPS = ["begin", "sync", "encode", "learn", "choose", "publish", "restock", "finish"]
 
 
 def assert_everything_is_there_once(loop: Loop, studio: Studio) -> None:

@@ -74,6 +74,7 @@ def crown(
             snapshot="",
             seed=0,
             metrics={},
+            lineage={"penalty": 1e-4},
             state="champion",
         )
         session.add(version)

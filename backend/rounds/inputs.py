@@ -1,0 +1,87 @@
+"""What a strategy is given in a round: the arrays of its request, and none that it does not ask for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from backend.database import Item, ModelVersion, reading
+from backend.errors import StrategyFieldMissing
+from backend.learning import committee, registry
+from backend.learning.heads import Head
+from backend.pool.catalog import Candidates, Labelled, chunks
+from backend.rounds.encoding import Embeddings
+from backend.settings import StrategySection
+from strategies import Needs
+
+_SAMPLE_BYTES = 2**30
+_FEWEST, _MOST = 10, 100  # heads in a committee: as many as fit into the bytes above
+
+
+def request_inputs(
+    asked: Needs,
+    section: StrategySection,
+    embeddings: Embeddings,
+    pool: Candidates,
+    known: Sequence[Labelled],
+    version: ModelVersion | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Arrays of a `strategies.Request`, aligned with ``pool.ids``; without a champion only embeddings and labels."""
+    rows = embeddings.gather(pool.hashes)
+    inputs: dict[str, Any] = {"embeddings": rows}
+    head = None if version is None else registry.load_head(version)
+    place = {} if head is None else {label: column for column, label in enumerate(head.classes)}
+    if head is not None:
+        known = [row for row in known if row.label in place]
+        inputs |= {"probabilities": head.predict(rows), "classes": len(head.classes)}
+    labelled = embeddings.gather([row.content_hash for row in known])
+    classes = np.array([place.get(row.label, 0) for row in known], dtype=np.int64)
+    inputs |= {"labelled_embeddings": labelled, "labelled_classes": classes}
+    if head is not None and version is not None:
+        if Needs.LOGITS in asked:
+            inputs["logits"] = head.logits(rows)
+        if Needs.LINEAR_HEAD in asked:
+            inputs["head_weights"], inputs["head_bias"] = folded(head)
+        if Needs.SAMPLES in asked and len(known):
+            members = int(np.clip(_SAMPLE_BYTES // (4 * max(1, len(rows)) * len(head.classes)), _FEWEST, _MOST))
+            penalty = float(version.lineage["penalty"])
+            heads = committee.bootstrap(head, labelled, classes, penalty, members, seed)
+            inputs["samples"] = committee.samples(heads, rows)
+    if Needs.COSTS in asked and section.cost_field:
+        inputs["costs"] = _costs(pool, section.cost_field)
+    if Needs.GROUPS in asked and section.group_field:
+        inputs["groups"] = np.unique(_field(pool, section.group_field), return_inverse=True)[1]
+    return inputs
+
+
+def folded(head: Head) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weights (d, K) and bias (K,) that give the head's calibrated logits from plain embeddings."""
+    weights = head.weights / head.scale[:, None] / head.temperature
+    return weights, head.bias / head.temperature - head.mean @ weights
+
+
+def _costs(pool: Candidates, field: str) -> NDArray[np.float64]:
+    """What each item costs; NaN where its data does not say: such an item is not picked."""
+    costs = np.full(len(pool.ids), np.nan)
+    for at, value in enumerate(_field(pool, field)):
+        try:
+            costs[at] = float(value)
+        except ValueError:
+            continue
+    return np.where(costs > 0, costs, np.nan)
+
+
+def _field(pool: Candidates, field: str) -> list[str]:
+    """A field of each item's data as text; empty where it is missing. Raises StrategyFieldMissing if it is in none."""
+    found: dict[int, str] = {}
+    for chunk in chunks(pool.ids.tolist()):
+        with reading() as session:
+            for id_, data in session.execute(sa.select(Item.id, Item.data).where(Item.id.in_(chunk))):
+                if field in data:
+                    found[id_] = str(data[field])
+    if not found and len(pool.ids):
+        raise StrategyFieldMissing(field=field)
+    return [found.get(id_, "") for id_ in pool.ids.tolist()]

@@ -1,0 +1,56 @@
+"""Between batches: what the pool's source holds now becomes items, and in reorder mode tasks."""
+
+from typing import Any
+
+import structlog
+
+from backend.database import Alert, Project, reading, transaction
+from backend.errors import NextbatchError
+from backend.pool import catalog
+from backend.pool.listing import list_pool
+from backend.pool.refresh import refresh
+from backend.rounds.encoding import source_config
+from backend.rounds.source import open_studio, studio_project_id_of
+from backend.studio import connect
+from backend.studio.labels import LabelTask
+
+log = structlog.get_logger()
+
+
+def restock(project_id: int) -> dict[str, Any]:
+    """Bring the catalogue up to the source. A source that cannot be listed is an alert: the batch is out already."""
+    with reading() as session:
+        project = session.get_one(Project, project_id)
+    pool = project.settings.pool
+    try:
+        listing = list_pool(pool, source_config(project.settings))
+        if listing is None:
+            return {}
+        seen = refresh(project_id, listing, pool.max_items, project.settings.seed)
+        if project.settings.publish == "reorder":
+            _import(project)
+    except NextbatchError as problem:
+        if problem.is_passing:
+            raise
+        with transaction() as session:
+            session.add(Alert(project_id=project_id, severity="warn", code="pool_unlisted", message=str(problem)))
+        log.warning("restock.failed", project=project.name, problem=str(problem))
+        return {"restock": str(problem)}
+    for line in listing.skipped.lines():
+        log.info("restock.skipped", project=project.name, what=line)
+    return {"items_added": seen.added, "items_changed": seen.changed, "items_gone": seen.gone}
+
+
+def _import(project: Project) -> None:
+    """Tasks for the items that have none; they exist once, by key."""
+    task = LabelTask.parse(project.label_config)
+    with reading() as session:
+        listed = catalog.listed_items(session, project.id, needs_no_task=True)
+    if not listed:
+        return
+    tasks = [connect.TaskToImport(key, {**data, task.data_key: uri}, None) for key, uri, data in listed]
+    with open_studio() as studio:
+        task_ids = connect.import_tasks(studio, studio_project_id_of(project), tasks, task, lambda _line: None)
+    for chunk in catalog.chunks(task_ids.items(), catalog.INSERT_CHUNK):
+        with transaction() as session:
+            catalog.assign_tasks(session, project.id, dict(chunk))
