@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --python $(BIN)/python
 STAY ?= 1
+# Each has a Label Studio, a Triton, a Postgres and an S3 server of its own: 2 keep two cores busy.
+TEST_PROCESSES ?= 2
 PUBLISH ?= reorder
 DATA ?=
 # An index may serve a CPU build of torch only under an exact version; without this, pip takes gigabytes of CUDA.
@@ -17,7 +19,7 @@ demo: $(VENV)/.demo
 	$(BIN)/nextbatch demo $(if $(DATA),--data "$(DATA)") --publish $(PUBLISH) $(if $(filter 0,$(STAY)),--no-stay,--stay)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 check: $(VENV)/.check
 	$(BIN)/ruff format --check .
