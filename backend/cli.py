@@ -2,12 +2,16 @@
 
 import functools
 import json
+import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress, TextColumn
 
 from backend.errors import NextbatchError
 
@@ -26,6 +30,20 @@ Port = Annotated[int, typer.Option(help="Port to listen on.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; leave it at loopback unless a proxy stands before it.")]
 ProjectName = Annotated[str, typer.Argument(help="The project's name, as in its YAML.")]
 ConfigFile = Annotated[Path, typer.Argument(help="A project's YAML, such as configs/example.yaml.")]
+
+
+_COMPARED = "auto,max_herding,typiclust,margin_clusters,class_balanced_margin,badge,margin,entropy"
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar for (done, total, the last one) in a terminal, plain lines elsewhere."""
+    if not console.is_terminal:
+        yield lambda done, total, last: say(f"{done} of {total} {what}{': ' + last if last else ''}")
+        return
+    with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[last]}"), console=console) as bar:
+        task = bar.add_task(what, total=None, last="")
+        yield lambda done, total, last: bar.update(task, completed=done, total=total, last=last)
 
 
 def say(line: str) -> None:
@@ -136,6 +154,31 @@ def doctor(
         for finding in findings:
             print(finding)
     raise typer.Exit(1 if any(finding.is_fault for finding in findings) else 0)
+
+
+@app.command()
+def backtest(
+    labels_of: Annotated[
+        str, typer.Argument(help="A folder or archive of class folders, a Label Studio JSON export, or a project.")
+    ],
+    strategies: Annotated[str, typer.Option(help="Names, with commas between them.")] = _COMPARED,
+    against: Annotated[str, typer.Option(help="The baseline.")] = "random",
+    seeds: Annotated[int, typer.Option(min=2, help="Replays of each; a claim wants 10 or more.")] = 5,
+    batch: Annotated[int, typer.Option(min=1, help="Labels between two looks.")] = 50,
+    labels: Annotated[int, typer.Option(min=2, help="Labels to spend.")] = 500,
+    jobs: Annotated[int, typer.Option(min=1, help="Replays at a time.")] = os.cpu_count() or 1,
+    out: Annotated[Path, typer.Option(help="Where report.json and curves.png go; a stopped run goes on there.")] = Path(
+        "backtest-out"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print report.json.")] = False,
+) -> None:
+    """Replay strategies on labels that exist, and say which one would have saved most."""
+    from backend.backtest.comparison import Question, compare
+
+    question = Question(tuple(strategies.split(",")), against, seeds, batch, labels)
+    with _progress("replays") as show:
+        answer = compare(labels_of, question, out, jobs, say, show)
+    print((out / "report.json").read_text() if as_json else answer)
 
 
 @config_app.command("show")

@@ -297,6 +297,15 @@ class StrategyFieldMissing(NextbatchError):
     Name a field that the tasks have."""
 
 
+class BenchUnusable(NextbatchError):
+    """A backtest needs labels of two classes or more and 20 items on either side; here are {problem}.
+    Give it more labelled items."""
+
+
+class BacktestMismatch(NextbatchError):
+    """{folder} holds a backtest of other data or with another schedule. Delete it, or name another one with --out."""
+
+
 class FolderOutsideRoot(NextbatchError):
     """{path} is not below NEXTBATCH_DATA_ROOT ({root}), and files outside it are never read.
     Move the folder, or set NEXTBATCH_DATA_ROOT to a folder above it."""

@@ -17,11 +17,8 @@ from backend.learning import registry
 from backend.learning.heads import Head
 from backend.pool.catalog import Candidates, candidates, labelled
 from backend.rounds.encoding import open_embeddings
-from backend.rounds.inputs import request_inputs
+from backend.rounds.inputs import OF_A_MODEL, request_inputs
 from backend.settings import ProjectConfig
-from strategies import Needs
-
-_OF_A_MODEL = Needs.PROBABILITIES | Needs.LOGITS | Needs.SAMPLES | Needs.LINEAR_HEAD
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def draw(
 
 def _usable(strategy: strategies.Strategy, inputs: Mapping[str, Any]) -> tuple[strategies.Strategy, str]:
     """The strategy, or coverage while it lacks a model; and in that case why."""
-    if "probabilities" in inputs or not strategy.needs & _OF_A_MODEL:
+    if "probabilities" in inputs or not strategy.needs & OF_A_MODEL:
         return strategy, ""
     reason = f"Coverage (max_herding): {strategy.name} needs a model, and there is none yet."
     return strategies.create("max_herding"), reason

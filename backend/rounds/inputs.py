@@ -16,6 +16,9 @@ from backend.rounds.encoding import Embeddings
 from backend.settings import StrategySection
 from strategies import Needs
 
+OF_A_MODEL = Needs.PROBABILITIES | Needs.LOGITS | Needs.SAMPLES | Needs.LINEAR_HEAD
+"""What there is only once a head is fitted."""
+
 _SAMPLE_BYTES = 2**30
 _FEWEST, _MOST = 10, 100  # heads in a committee: as many as fit into the bytes above
 
@@ -31,29 +34,46 @@ def request_inputs(
 ) -> dict[str, Any]:
     """Arrays of a `strategies.Request`, aligned with ``pool.ids``; without a champion only embeddings and labels."""
     rows = embeddings.gather(pool.hashes)
-    inputs: dict[str, Any] = {"embeddings": rows}
     head = None if version is None else registry.load_head(version)
     place = {} if head is None else {label: column for column, label in enumerate(head.classes)}
-    if head is not None:
-        known = [row for row in known if row.label in place]
-        inputs |= {"probabilities": head.predict(rows), "classes": len(head.classes)}
+    known = [row for row in known if head is None or row.label in place]
     labelled = embeddings.gather([row.content_hash for row in known])
     classes = np.array([place.get(row.label, 0) for row in known], dtype=np.int64)
-    inputs |= {"labelled_embeddings": labelled, "labelled_classes": classes}
-    if head is not None and version is not None:
-        if Needs.LOGITS in asked:
-            inputs["logits"] = head.logits(rows)
-        if Needs.LINEAR_HEAD in asked:
-            inputs["head_weights"], inputs["head_bias"] = folded(head)
-        if Needs.SAMPLES in asked and len(known):
-            members = int(np.clip(_SAMPLE_BYTES // (4 * max(1, len(rows)) * len(head.classes)), _FEWEST, _MOST))
-            penalty = float(version.lineage["penalty"])
-            heads = committee.bootstrap(head, labelled, classes, penalty, members, seed)
-            inputs["samples"] = committee.samples(heads, rows)
+    penalty = 0.0 if version is None else float(version.lineage["penalty"])
+    inputs = model_inputs(asked, head, penalty, rows, labelled, classes, seed)
     if Needs.COSTS in asked and section.cost_field:
         inputs["costs"] = _costs(pool, section.cost_field)
     if Needs.GROUPS in asked and section.group_field:
         inputs["groups"] = np.unique(_field(pool, section.group_field), return_inverse=True)[1]
+    return inputs
+
+
+def model_inputs(
+    asked: Needs,
+    head: Head | None,
+    penalty: float,
+    embeddings: NDArray[Any],
+    labelled: NDArray[Any],
+    classes: NDArray[np.int64],
+    seed: int,
+) -> dict[str, Any]:
+    """What a head says of a pool's embeddings (n, d), beside the labelled ones (l, d) and their class indices (l,)."""
+    inputs: dict[str, Any] = {
+        "embeddings": embeddings,
+        "labelled_embeddings": labelled,
+        "labelled_classes": classes,
+    }
+    if head is None:
+        return inputs
+    inputs |= {"probabilities": head.predict(embeddings), "classes": len(head.classes)}
+    if Needs.LOGITS in asked:
+        inputs["logits"] = head.logits(embeddings)
+    if Needs.LINEAR_HEAD in asked:
+        inputs["head_weights"], inputs["head_bias"] = folded(head)
+    if Needs.SAMPLES in asked and len(classes):
+        members = int(np.clip(_SAMPLE_BYTES // (4 * max(1, len(embeddings)) * len(head.classes)), _FEWEST, _MOST))
+        heads = committee.bootstrap(head, labelled, classes, penalty, members, seed)
+        inputs["samples"] = committee.samples(heads, embeddings)
     return inputs
 
 

@@ -1,0 +1,209 @@
+"""Strategies replayed on labels that exist: right sums, the same curves after a stop, and advice that follows."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from backend.backtest.analysis import area, interval, judge, labels_to, recommend
+from backend.backtest.bench import Bench
+from backend.backtest.campaign import Campaign, accuracies, run, schedule
+from backend.backtest.replay import Arm, replay
+from backend.errors import BacktestMismatch, BenchUnusable
+from backend.processes import wait_until
+from strategies import UnknownStrategy
+from tests.services.images import CACHE
+
+STEPS = (20, 40, 60)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Handwritten digits, their pixels as embeddings: 500 to choose from, 400 to test."""
+    x, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(x))
+    pool, test = order[:500], order[500:900]
+    folder = tmp_path_factory.mktemp("bench")
+    return Bench.write(folder, [str(n) for n in range(10)], (x[pool], y[pool]), (x[test], y[test]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 1_000), min_size=2, max_size=9, unique=True), st.integers(0, 9))
+def test_the_area_is_the_integral_over_the_labels_spent(counts: list[int], seed: int) -> None:
+    labels = sorted(counts)
+    curves = np.random.default_rng(seed).random((3, len(labels)))
+
+    found = area(labels, curves)
+
+    fine = np.linspace(labels[0], labels[-1], 20_001)
+    expected = [np.interp(fine, labels, curve).mean() for curve in curves]
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_labels_to_a_target_lie_on_the_line_between_two_looks() -> None:
+    curve = np.array([0.5, 0.6, 0.8])
+
+    assert labels_to((10, 20, 40), curve, 0.7) == pytest.approx(30)
+    assert labels_to((10, 20, 40), curve, 0.5) == 10
+    assert labels_to((10, 20, 40), curve, 0.9) is None
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+
+    hits = [low <= 0.3 <= high for low, high in (interval(random.normal(0.3, 1, 30)) for _ in range(200))]
+
+    assert 0.88 < np.mean(hits) < 0.99
+
+
+def test_the_advice_names_what_is_better_alike_and_worse() -> None:
+    random = np.random.default_rng(0)
+    base = np.array([0.5, 0.6, 0.7]) + random.normal(0, 0.02, (10, 1))
+    noise = random.normal(0, 0.002, (10, 3))
+    curves = {"random": base, "good": base + 0.05 + noise, "twin": base + 0.0499 - noise, "bad": base - 0.05}
+    seconds = {name: np.ones(3) for name in curves}
+
+    verdicts = judge(STEPS, curves, seconds, "random")
+
+    advice = recommend(verdicts, "random", 60)
+    assert verdicts[-1].name == "bad"
+    assert advice.startswith(("Use good:", "Use twin:"))
+    assert "Not told apart" in advice
+    assert "Worse than random: bad." in advice
+    only = judge(STEPS, {"random": base, "bad": base - 0.05}, seconds, "random")
+    assert recommend(only, "random", 60).startswith("Nothing here is better than random")
+
+
+def test_a_replay_spends_exactly_its_labels_and_learns(bench: Bench) -> None:
+    seen: list[int] = []
+
+    curve = replay(bench, Arm("margin"), seed=1, schedule=STEPS, progress=seen.append)
+
+    assert seen == list(curve.labels) == list(STEPS)
+    assert curve.chosen == ("random", "margin", "margin")
+    assert curve.accuracy[-1] > curve.accuracy[0] > 0.3
+
+
+def test_the_random_arms_labels_are_a_uniform_draw_of_the_seed(bench: Bench) -> None:
+    one, again, other = (replay(bench, Arm("random", head="logistic"), seed, STEPS) for seed in (1, 1, 2))
+
+    assert one.accuracy == again.accuracy
+    assert one.accuracy != other.accuracy
+
+
+def test_a_backtest_that_was_killed_goes_on_and_ends_the_same(bench: Bench, tmp_path: Path) -> None:
+    """SIGKILL of the whole process group after the first replay; then the same campaign to its end."""
+    program = (
+        "import sys\nfrom pathlib import Path\n"
+        "from backend.backtest.bench import Bench\nfrom backend.backtest.campaign import Campaign, run\n"
+        "from backend.backtest.replay import Arm\n"
+        "if __name__ == '__main__':\n"
+        "    campaign = Campaign((Arm('random'), Arm('margin')), 3, (20, 40, 60))\n"
+        "    run(Bench(Path(sys.argv[1])), campaign, Path(sys.argv[2]), 1)\n"
+    )
+    script = tmp_path / "campaign.py"
+    script.write_text(program)
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, str(script), str(bench.folder), str(tmp_path / "out")]
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    runs = tmp_path / "out" / "runs"
+    assert wait_until(lambda: runs.exists() and len(list(runs.glob("*.json"))) >= 1, timeout_s=90)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(20)
+    before = {path.name: path.read_bytes() for path in runs.glob("*.json")}
+    campaign = Campaign((Arm("random"), Arm("margin")), 3, STEPS)
+
+    resumed = run(bench, campaign, tmp_path / "out", jobs=2)
+
+    whole = run(bench, campaign, tmp_path / "other", jobs=2)
+    assert 1 <= len(before) < 6
+    assert all((runs / name).read_bytes() == data for name, data in before.items())
+    for name in whole:
+        np.testing.assert_array_equal(accuracies(resumed[name]), accuracies(whole[name]))
+    with pytest.raises(BacktestMismatch, match="--out"):
+        run(bench, Campaign(campaign.arms, 3, (20, 40)), tmp_path / "out", jobs=1)
+
+
+def test_too_few_labels_and_wrong_names_are_told_before_the_work(tmp_path: Path) -> None:
+    x = np.zeros((30, 4))
+
+    with pytest.raises(BenchUnusable, match="in 1 classes"):
+        Bench.write(tmp_path, ["a", "b"], (x, np.zeros(30, int)), (x, np.zeros(30, int)))
+    with pytest.raises(UnknownStrategy, match="margin"):
+        Campaign((Arm("margn"),), 2, STEPS)
+
+
+def test_the_schedule_ends_at_the_labels_or_the_pool() -> None:
+    assert schedule(1_000, 120, 50) == (50, 100, 120)
+    assert schedule(80, 500, 50) == (50, 80)
+    assert schedule(30, 500, 50) == (30,)
+
+
+def command(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"NEXTBATCH_HOME": str(home), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "backend.cli", "backtest", *arguments],
+        capture_output=True, text=True, timeout=280, env=environment, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Digits as PNG files: 16 a class."""
+    from backend.pool.folders import digits
+
+    root = tmp_path_factory.mktemp("folders")
+    dataset = digits(CACHE)
+    taken = dict.fromkeys(range(10), 0)
+    for path, label in zip(dataset.train.paths, dataset.train.labels, strict=True):
+        if taken[label] < 16:
+            taken[label] += 1
+            (root / dataset.classes[label]).mkdir(exist_ok=True)
+            (root / dataset.classes[label] / path.name).write_bytes(path.read_bytes())
+    return root
+
+
+def test_the_command_answers_for_class_folders_and_for_an_export(folders: Path, tmp_path: Path) -> None:
+    spend = ("--seeds", "2", "--labels", "40", "--batch", "20", "--strategies", "margin", "--jobs", "2")
+    tasks = [
+        {
+            "id": number,
+            "data": {"image": f"/data/local-files/?d={path.relative_to(folders)}"},
+            "annotations": [
+                {
+                    "was_cancelled": False,
+                    "result": [{"type": "choices", "to_name": "image", "value": {"choices": [path.parent.name]}}],
+                }
+            ],
+        }
+        for number, path in enumerate(sorted(folders.glob("*/*.png")))
+    ]
+    export = tmp_path / "export.json"
+    export.write_text(json.dumps(tasks))
+    os.environ["NEXTBATCH_DATA_ROOT"] = str(folders)
+
+    try:
+        of_folders = command(tmp_path, str(folders), "--out", str(tmp_path / "one"), *spend)
+        of_export = command(tmp_path, str(export), "--out", str(tmp_path / "two"), *spend)
+    finally:
+        del os.environ["NEXTBATCH_DATA_ROOT"]
+
+    assert of_folders.returncode == 0, of_folders.stderr
+    assert of_export.returncode == 0, of_export.stderr
+    one, two = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("one", "two"))
+    assert (one["pool"], one["test"]) == (two["pool"], two["test"]) == (112, 48)
+    assert one["advice"] in of_folders.stdout
+    assert {arm["name"] for arm in one["arms"]} == {"random", "margin"}
+    assert (tmp_path / "one" / "curves.png").stat().st_size > 10_000
+    wrong = command(tmp_path, str(folders), "--strategies", "margn")
+    assert wrong.returncode == 1
+    assert "margin" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
