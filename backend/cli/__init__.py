@@ -222,6 +222,3 @@ def main() -> None:
         console.print(f"nextbatch: {error}", style="red")
         sys.exit(1)
 
-
-if __name__ == "__main__":
-    main()

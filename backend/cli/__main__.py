@@ -1,0 +1,5 @@
+"""``python -m backend.cli`` is ``nextbatch``."""
+
+from backend.cli import main
+
+main()
