@@ -35,10 +35,11 @@ def spawn(
     environment: Mapping[str, str] | None = None,
     death_signal: signal.Signals = signal.SIGKILL,
     nice: int = 0,
+    pass_fds: Sequence[int] = (),
 ) -> "subprocess.Popen[bytes]":
     """Start `command` with its output appended to `log`. Call it from a thread that lives as long as the child should.
 
-    The child leads a process group, so that `stop` reaches what it started in turn.
+    The child leads a process group, so that `stop` reaches what it started in turn. It inherits `pass_fds`.
     """
     arm = die_with_parent(death_signal)
 
@@ -57,6 +58,7 @@ def spawn(
             stderr=subprocess.STDOUT,
             preexec_fn=prepare,
             process_group=0,
+            pass_fds=pass_fds,
         )
 
 

@@ -48,7 +48,7 @@ def _progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
 
 def say(line: str) -> None:
     """Progress: to stderr, so that what a command answers can be piped."""
-    console.print(line)
+    console.print(line, soft_wrap=True)
 
 
 @app.command()
@@ -219,6 +219,5 @@ def main() -> None:
     try:
         app()
     except NextbatchError as error:
-        console.print(f"nextbatch: {error}", style="red")
+        console.print(f"nextbatch: {error}", style="red", soft_wrap=True)
         sys.exit(1)
-

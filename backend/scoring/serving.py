@@ -24,6 +24,7 @@ GLIBC = (2, 35)
 PYTHONS = ((3, 11), (3, 12))
 START_S = 60.0
 NICE = 5  # below web, which answers within a second; above the worker
+LIFELINE = "NEXTBATCH_LIFELINE"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives, not a temporary file
 
 Progress = Callable[[str], None]
@@ -156,31 +157,39 @@ class EmbeddedTriton:
 
 
 class _Child:
-    """The server and the thread that started it: the kernel kills it when that thread ends, so the thread waits."""
+    """The server and the thread that started it: the kernel kills it when that thread ends, so the thread waits.
+
+    Its models' processes are not our children. They inherit one end of a pipe, `LIFELINE`, and die when ours closes.
+    """
 
     def __init__(self, command: list[str | Path], log: Path, variables: dict[str, str]) -> None:
+        theirs, self._lifeline = os.pipe()
         started = threading.Event()
         self.process: subprocess.Popen[bytes]
         self._error: BaseException | None = None
 
         def keep() -> None:
             try:
-                self.process = spawn(command, log, variables, nice=NICE)
+                environment = variables | {LIFELINE: str(theirs)}
+                self.process = spawn(command, log, environment, nice=NICE, pass_fds=(theirs,))
             except OSError as error:
                 self._error = error
                 return
             finally:
+                os.close(theirs)
                 started.set()
             self.process.wait()
 
         threading.Thread(target=keep, name="triton-keeper", daemon=True).start()
         started.wait()
         if self._error is not None:
+            os.close(self._lifeline)
             raise TritonFailed(problem=self._error, log=log) from self._error
 
     def stop(self) -> None:
         """The group too: a server that was killed may leave its stubs for a moment."""
         stop(self.process)
+        os.close(self._lifeline)
 
 
 def _answers(url: str) -> bool:

@@ -2,8 +2,12 @@
 ONNX file; it runs in Triton's own Python, one process an instance, and imports nothing of nextbatch.
 """
 
+import fcntl
 import importlib
 import json
+import os
+import select
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the ONNX file. What fails here is the answer to the client's request to load the model."""
+        _die_with_owner()
         # Both exist only inside Triton: the backend's own module, and engine.py beside this file.
         self._backend: Any = importlib.import_module("triton_python_backend_utils")
         engine = importlib.import_module("engine")
@@ -46,3 +51,23 @@ class TritonPythonModel:
             else backend.InferenceResponse(error=cancelled)
             for is_waiting in waiting
         ]
+
+
+def _die_with_owner() -> None:
+    """Be killed by the kernel when the process that embeds Triton is gone, however that ended.
+
+    Triton's own watch over this process was seen to wait for ever on a lock that a killed Triton held. Where Triton
+    is not embedded there is no NEXTBATCH_LIFELINE and nothing to do.
+    """
+    inherited = os.environ.get("NEXTBATCH_LIFELINE")
+    if inherited is None:
+        return
+    # A description of its own: whom to signal belongs to it, and the inherited one is shared with other instances.
+    lifeline = os.open(f"/proc/self/fd/{inherited}", os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+    watch = select.poll()
+    watch.register(lifeline, select.POLLHUP)
+    if watch.poll(0):  # it was gone before the kernel knew whom to tell
+        os.kill(os.getpid(), signal.SIGKILL)

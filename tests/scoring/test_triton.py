@@ -69,9 +69,9 @@ def test_embeddings_equal_the_network_in_torch(triton: EmbeddedTriton, exact: En
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_embeddings_are_those_of_the_encoder_in_the_process(
-    triton: EmbeddedTriton, folder: Path, images: Images, precision: Precision
+    triton: EmbeddedTriton, encoders: Path, images: Images, precision: Precision
 ) -> None:
-    spec = export("efficientnet-lite0", None, folder, precision)
+    spec = export("efficientnet-lite0", None, encoders, precision)
     put(triton, spec)
     encoder = TritonEncoder(triton.url, spec)
 
