@@ -12,7 +12,15 @@ from backend.rounds import queue
 from backend.settings import settings
 from tests.services import postgres
 
+LONGEST = ("rounds/test_recovery.py", "test_demo.py", "rounds/test_round.py", "test_doctor.py", "test_seed.py")
+"""Begun first, so that no process of the suite is left alone with one of them at the end."""
+
 pytest_plugins = ["tests.services.label_studio", "tests.services.triton"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = Path(__file__).parent
+    items.sort(key=lambda item: next((n for n, name in enumerate(LONGEST) if item.path == root / name), len(LONGEST)))
 
 
 def forget_process_state() -> None:
