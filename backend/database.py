@@ -153,7 +153,7 @@ class Round(Table):
 
 
 class ModelVersion(Table):
-    """Encoder digest + head digest + lineage; immutable but for its state; named `v<number>`."""
+    """Encoder digest + head digest + lineage; immutable but for its state and tags; named `v<number>`."""
 
     __tablename__ = "model_versions"
     __table_args__ = (sa.UniqueConstraint("project_id", "number"), sa.UniqueConstraint("round_id"))
@@ -168,12 +168,29 @@ class ModelVersion(Table):
     seed: Mapped[int] = mapped_column(sa.BigInteger)
     metrics: Mapped[dict[str, Any]]
     lineage: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    state: Mapped[str] = mapped_column(sa.String(10), default="candidate")  # candidate | champion | retired | refused
+    state: Mapped[str] = mapped_column(
+        sa.String(10), default="candidate"
+    )  # candidate | champion | retired | refused | deleted
+    tags: Mapped[list[Any]] = mapped_column(default=list)
     created_at: Mapped[dt.datetime] = mapped_column(default=now)
 
     @property
     def name(self) -> str:
         return f"v{self.number}"
+
+
+class ModelChange(Table):
+    """What was done with a model version, and by whom; `previous_id` is the champion that a promotion retired."""
+
+    __tablename__ = "model_changes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"), index=True)
+    version_id: Mapped[int] = mapped_column(sa.ForeignKey("model_versions.id"))
+    previous_id: Mapped[int | None] = mapped_column(sa.ForeignKey("model_versions.id"))
+    action: Mapped[str] = mapped_column(sa.String(16))  # promote | rollback | refuse | tag | untag | delete
+    actor: Mapped[str] = mapped_column(sa.String(128))
+    detail: Mapped[str] = mapped_column(sa.Text, default="")
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
 
 
 class Batch(Table):

@@ -67,6 +67,31 @@ class SnapshotUnreadable(NextbatchError):
     """The data snapshot in {path} cannot be used: {problem}. The next round writes it again from the database."""
 
 
+class UnknownVersion(NextbatchError):
+    """{project} has no model version {name!r}. It has: {known}"""
+
+
+class VersionInUse(NextbatchError):
+    """{version} cannot be deleted: {reason}. {mend}"""
+
+
+class VersionDeleted(NextbatchError):
+    """{version} was deleted: its head is gone. What it was trained on is still known: nextbatch models show."""
+
+
+class NoEarlierVersion(NextbatchError):
+    """Before {version} nothing answered, or what did was deleted.
+    Choose a version by hand: nextbatch models promote PROJECT vN"""
+
+
+class ExportRefused(NextbatchError):
+    """{path} cannot be written: {problem}. Name another path with --out."""
+
+
+class PackageMissing(NextbatchError):
+    """{what} needs {package}. Install it with: pip install 'nextbatch[{extra}]'"""
+
+
 # --- pool: reading items ------------------------------------------------------------------------------------
 # An ItemUnreadable is recorded as the item's reason; facts are shortened by their raisers, and carry no secrets.
 

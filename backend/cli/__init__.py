@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
+from backend.cli import data, models
 from backend.errors import NextbatchError
 
 app = typer.Typer(
@@ -24,6 +25,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Show or apply a project's configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
 console = Console(stderr=True, highlight=False)
 
 Port = Annotated[int, typer.Option(help="Port to listen on.")]

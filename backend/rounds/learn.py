@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+import torch
 from numpy.typing import NDArray
 
 from backend.database import ModelVersion, Project, Round, reading, transaction
@@ -61,6 +62,8 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
             "chosen_by": fit.chosen_by,
             "is_calibrated": fit.calibrated,
             "temperature": fit.head.temperature,
+            "threads": torch.get_num_threads(),
+            "label_config": snapshot.label_config_hash,
             "labels": len(train),
             "holdout": len(holdout),
             "class_counts": dict(Counter(row.label for row in train)),
@@ -71,9 +74,9 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
     with transaction() as session:
         version = registry.record(session, project_id, round_.id, fit.head, origin)
         if is_worse:
-            registry.refuse(session, version)
+            registry.refuse(session, version, f"round {number}")
         else:
-            registry.promote(session, version)
+            registry.promote(session, version, f"round {number}")
         return _report(version)
 
 
@@ -119,7 +122,7 @@ def _evaluate(
     measured = evaluate.evaluate(new, y[rows], classes, source="cross-validation")
     if before is None or parent is None or before.classes != classes:
         return measured, False
-    seen = {row.item_id for row in Snapshot.read(registry.snapshots() / f"{parent.snapshot}.jsonl.gz").rows}
+    seen = {row.item_id for row in Snapshot.read(registry.snapshot_path(parent.snapshot)).rows}
     unseen = np.array([str(train[row].item_id) not in seen for row in rows], dtype=bool)
     if unseen.sum() < FEWEST_TO_COMPARE:
         return measured, False

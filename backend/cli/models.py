@@ -1,0 +1,171 @@
+"""nextbatch models: the versions of a project's model."""
+
+import getpass
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="List, compare, promote, roll back and export model versions.", no_args_is_help=True)
+
+Project = Annotated[str, typer.Argument(help="The project's name, as in its YAML.")]
+Version = Annotated[str, typer.Argument(help="A version, such as v7, or champion.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def actor() -> str:
+    """Who types: the account's name, for the books."""
+    try:
+        return f"{getpass.getuser()} (command line)"
+    except (OSError, KeyError):  # a container's user may have no name
+        return "command line"
+
+
+def _print_json(answer: object) -> None:
+    print(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+@app.command("list")
+def list_(
+    project: Project,
+    tag: Annotated[str | None, typer.Option(help="Only versions with this tag.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only champion, retired, refused, candidate or deleted.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the versions, newest first."""
+    from backend.database import project_named, reading
+    from backend.learning import registry
+
+    with reading() as session:
+        found = registry.versions(session, project_named(session, project).id, tag, state)
+    rows: list[dict[str, Any]] = [
+        {
+            "name": version.name,
+            "state": version.state,
+            "made": version.created_at.isoformat(timespec="seconds"),
+            "labels": version.lineage.get("labels"),
+            "accuracy": version.metrics.get("accuracy"),
+            "source": version.metrics.get("source"),
+            "method": version.lineage.get("method"),
+            "tags": list(version.tags),
+        }
+        for version in found
+    ]
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.3f} ({row['source']})"
+        labels = "-" if row["labels"] is None else row["labels"]
+        print(
+            f"{row['name']:<6} {row['state']:<9} {row['made']}  labels {labels:<6} accuracy {accuracy:<24} "
+            f"{row['method'] or '-'}  {' '.join(row['tags'])}".rstrip()
+        )
+
+
+@app.command()
+def show(project: Project, version: Version = "champion", as_json: AsJson = False) -> None:
+    """Print a version's card: who made it, when, from what, how good it is, what it is used for."""
+    from backend.database import project_named, reading
+    from backend.learning import card, registry
+
+    with reading() as session:
+        found = card.card(session, registry.find(session, project_named(session, project).id, version))
+    if as_json:
+        _print_json(found)
+    else:
+        print(card.render(found))
+
+
+@app.command()
+def compare(project: Project, new: Version, current: Version = "champion", as_json: AsJson = False) -> None:
+    """Say which of two versions is better on the holdout as it is labelled now, and how sure that is."""
+    from backend.database import project_named, reading
+    from backend.learning import registry
+    from backend.rounds import comparison
+
+    with reading() as session:
+        project_id = project_named(session, project).id
+        one, other = registry.find(session, project_id, new), registry.find(session, project_id, current)
+        found = comparison.compare(session, one, other)
+    if as_json:
+        _print_json({"new": one.name, "current": other.name, "comparison": asdict(found) if found else None})
+    elif found is None:
+        print(f"{one.name} and {other.name} cannot be compared: the holdout has fewer than 10 labels that both know.")
+    else:
+        print(
+            f"{one.name} against {other.name} on {found.labels} labels of the holdout: accuracy "
+            f"{found.difference:+.3f} (95 %: {found.interval.low:+.3f} to {found.interval.high:+.3f}); "
+            f"{found.won} items won, {found.lost} lost, p(worse by chance) {found.p_worse:.3f}: "
+            f"{one.name} is {'worse' if found.is_worse else 'not shown to be worse'}."
+        )
+
+
+@app.command()
+def promote(project: Project, version: Version) -> None:
+    """Let a version answer from now on. Running web processes follow with the next request."""
+    from backend.database import project_named, transaction
+    from backend.learning import registry
+
+    with transaction() as session:
+        found = registry.find(session, project_named(session, project).id, version)
+        registry.promote(session, found, actor())
+    print(f"{found.name} is the champion of {project}")
+
+
+@app.command()
+def rollback(project: Project) -> None:
+    """Go back to the version that answered before the champion; again, to the one before that."""
+    from backend.database import project_named, transaction
+    from backend.learning import registry
+
+    with transaction() as session:
+        left, found = registry.rollback(session, project_named(session, project).id, actor())
+    print(f"{found.name} is the champion of {project} again; {left.name} has retired")
+
+
+@app.command()
+def tag(
+    project: Project,
+    version: Version,
+    name: Annotated[str, typer.Argument(help="A word, such as shipped.")],
+    remove: Annotated[bool, typer.Option("--remove", help="Take the tag away.")] = False,
+) -> None:
+    """Tag a version; find it again with list --tag."""
+    from backend.database import project_named, transaction
+    from backend.learning import registry
+
+    with transaction() as session:
+        found = registry.find(session, project_named(session, project).id, version)
+        registry.tag(session, found, name, actor(), remove=remove)
+    print(f"{found.name}: {' '.join(found.tags) or 'no tags'}")
+
+
+@app.command()
+def delete(project: Project, version: Version) -> None:
+    """Delete a version's head. What is in use is refused; the record and the snapshot stay."""
+    from backend.database import project_named, transaction
+    from backend.learning import registry
+
+    with transaction() as session:
+        found = registry.find(session, project_named(session, project).id, version)
+        is_gone = registry.delete(session, found, actor())
+    print(f"{found.name} is deleted; {'its head is gone' if is_gone else 'an equal version keeps the head'}")
+
+
+@app.command()
+def export(
+    project: Project,
+    version: Version,
+    out: Annotated[Path, typer.Option(help="A new folder, or a new .zip.")],
+) -> None:
+    """Write a version's head, card and snapshot, with a list of their sha256."""
+    from backend.database import project_named, reading
+    from backend.learning import registry
+    from backend.learning.export import export as write
+
+    with reading() as session:
+        path = write(session, registry.find(session, project_named(session, project).id, version), out)
+    print(path)

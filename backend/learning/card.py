@@ -1,0 +1,156 @@
+"""A model version's card: who made it, when, from what, how good it is, and what it is used for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from backend.database import Batch, ModelVersion, Pick, Project, Round
+from backend.learning import registry
+from backend.learning.provenance import sha256_of
+
+Card = dict[str, Any]
+
+
+def card(session: Session, version: ModelVersion) -> Card:
+    """Everything that is known of a version, as JSON. ``None`` where the version is older than what records it.
+
+    ``files`` compares each file's sha256 with the recorded one: "intact", "changed", "missing", or "unrecorded".
+    """
+    project = session.get_one(Project, version.project_id)
+    round_ = session.get_one(Round, version.round_id)
+    parent = session.get(ModelVersion, version.parent_id) if version.parent_id else None
+    lineage = version.lineage
+    features, classes = lineage.get("features"), lineage.get("classes")
+    return {
+        "name": version.name,
+        "project": project.name,
+        "state": version.state,
+        "tags": list(version.tags),
+        "made": {
+            "at": version.created_at.isoformat(timespec="seconds"),
+            "by": f"round {round_.number}",
+            "trigger": round_.trigger,
+            "parent": parent.name if parent else None,
+            "seconds": lineage.get("seconds"),
+            "code": lineage.get("code"),
+            "libraries": lineage.get("libraries"),
+            "python": lineage.get("python"),
+            "machine": lineage.get("machine"),
+            "threads": lineage.get("threads"),
+        },
+        "data": {
+            "snapshot": version.snapshot,
+            "labels": lineage.get("labels"),
+            "holdout": lineage.get("holdout"),
+            "class_counts": lineage.get("class_counts"),
+            "label_config": lineage.get("label_config"),
+        },
+        "model": {
+            "encoder": version.encoder_digest,
+            "head": version.head_digest,
+            "features": features,
+            "classes": classes,
+            "parameters": _parameters(features, classes),
+            "method": lineage.get("method"),
+            "penalty": lineage.get("penalty"),
+            "chosen_by": lineage.get("chosen_by"),
+            "temperature": lineage.get("temperature"),
+            "is_calibrated": lineage.get("is_calibrated"),
+            "graph_nodes": lineage.get("graph_nodes"),
+            "seed": version.seed,
+        },
+        "metrics": dict(version.metrics),
+        "files": _files(version),
+        "use": _use(session, version),
+        "changes": [
+            {
+                "at": line.created_at.isoformat(timespec="seconds"),
+                "what": line.action,
+                "by": line.actor,
+                "of": line.detail,
+            }
+            for line in registry.changes(session, version.project_id, version)
+        ],
+    }
+
+
+def render(found: Card) -> str:
+    """The card as text, a section a paragraph."""
+    tags = f"  [{', '.join(found['tags'])}]" if found["tags"] else ""
+    sections = [f"{found['project']} {found['name']}: {found['state']}{tags}"]
+    sections += [_section(title, found[title]) for title in ("made", "data", "model", "use")]
+    sections.append(_metrics(found["metrics"]))
+    sections.append(
+        _section("files", {name: f"{one['state']} {one['sha256'] or ''}" for name, one in found["files"].items()})
+    )
+    lines = {f"{line['at']} {line['what']}": f"{line['of']} by {line['by']}".strip() for line in found["changes"]}
+    sections.append(_section("changes", lines))
+    return "\n\n".join(section for section in sections if section)
+
+
+def _parameters(features: int | None, classes: list[str] | None) -> int | None:
+    """Fitted numbers of the head: weights, biases, mean and scale, and one temperature."""
+    return None if features is None or classes is None else features * len(classes) + len(classes) + 2 * features + 1
+
+
+def _files(version: ModelVersion) -> dict[str, dict[str, str | None]]:
+    recorded: Mapping[str, str] = version.lineage.get("files") or {}
+    found: dict[str, dict[str, str | None]] = {}
+    for name, path in registry.files(version).items():
+        now = sha256_of(path) if path.is_file() else None
+        if now is None:
+            state = "missing"
+        elif name not in recorded:
+            state = "unrecorded"
+        else:
+            state = "intact" if now == recorded[name] else "changed"
+        found[name] = {"path": str(path), "sha256": now, "state": state}
+    return found
+
+
+def _use(session: Session, version: ModelVersion) -> dict[str, Any]:
+    """Batches that this version chose, and how many items they hold."""
+    mine = Batch.model_version_id == version.id
+    batches = session.scalars(sa.select(Batch.version).where(mine).order_by(Batch.number)).all()
+    picks = session.scalar(
+        sa.select(sa.func.count()).select_from(Pick).join(Batch, Batch.id == Pick.batch_id).where(mine)
+    )
+    return {"answers": version.state == "champion", "batches": list(batches), "picks": picks}
+
+
+def _section(title: str, facts: Mapping[str, Any]) -> str:
+    known = {name: value for name, value in facts.items() if value not in (None, [], {}, "")}
+    if not known:
+        return ""
+    width = max(len(name) for name in known)
+    return "\n".join([title, *(f"  {name:<{width}}  {_text(value)}" for name, value in known.items())])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(one)}" for name, one in value.items() if one is not None)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _metrics(metrics: Mapping[str, Any]) -> str:
+    if not metrics:
+        return "metrics\n  none: too few labels to measure anything"
+    interval = metrics["accuracy_interval"]
+    lines = [
+        f"metrics, on {metrics['labels']} labels of the {metrics['source']}",
+        f"  accuracy           {metrics['accuracy']:.3f}  (95 %: {interval['low']:.3f} to {interval['high']:.3f})",
+        f"  macro F1           {metrics['macro_f1']:.3f}",
+        f"  log loss           {metrics['log_loss']:.3f} nats",
+        f"  calibration error  {metrics['calibration_error']:.3f}",
+    ]
+    width = max(len(one["name"]) for one in metrics["classes"])
+    for one in metrics["classes"]:
+        shares = [f"{key} {'-' if one[key] is None else format(one[key], '.3f')}" for key in ("precision", "recall")]
+        lines.append(f"    {one['name']:<{width}}  {one['labels']:>6} labels  {'  '.join(shares)}")
+    return "\n".join(lines)
