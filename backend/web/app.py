@@ -1,5 +1,7 @@
 """The web application: blueprints, limits, and answers to what goes wrong."""
 
+import http
+import json
 import re
 import sqlite3
 import time
@@ -13,9 +15,10 @@ from werkzeug.exceptions import HTTPException
 from backend import metrics
 from backend.answers import EncodeNow
 from backend.database import engine
-from backend.errors import NextbatchError
+from backend.errors import NextbatchError, UnknownProject
 from backend.hooks import Hooks
-from backend.web import auth, mlbackend
+from backend.web import api, auth, dashboard, mlbackend
+from backend.web.openapi import PREFIX
 
 log = structlog.get_logger()
 
@@ -31,11 +34,13 @@ def create_app(hooks: type[Hooks] = Hooks, encode_now: EncodeNow | None = None) 
     """
     if encode_now is not None:
         hooks = type(hooks.__name__, (hooks,), {"encode_now": staticmethod(encode_now)})
-    app = Flask("nextbatch", static_folder=None)
+    app = Flask(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES, MAX_FORM_MEMORY_SIZE=2**20)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
     _hurry(engine())
     app.register_blueprint(mlbackend.blueprint(hooks))
+    app.register_blueprint(api.blueprint())
+    app.register_blueprint(dashboard.blueprint())
     app.add_url_rule("/metrics", view_func=_metrics)
     app.before_request(_start_clock)
     app.after_request(_observe)
@@ -92,12 +97,23 @@ def _observe(response: Response) -> Response:
     seconds = time.perf_counter() - g.get("started", time.perf_counter())
     metrics.requests.labels(endpoint, f"{response.status_code // 100}xx").observe(seconds)
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    if request.path.startswith(PREFIX) and response.status_code >= 400 and response.mimetype == "text/plain":
+        _as_problem(response)
     return response
+
+
+def _as_problem(response: Response) -> None:
+    """The refusal as RFC 9457 wants it, for programs."""
+    status = response.status_code
+    title = http.HTTPStatus(status).phrase
+    detail = response.get_data(as_text=True).strip()
+    response.set_data(json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}))
+    response.content_type = "application/problem+json"
 
 
 def _explain(error: NextbatchError) -> Response:
     log.warning("web.refused", endpoint=request.endpoint, cause=type(error).__name__)
-    return problem(400, str(error))
+    return problem(404 if isinstance(error, UnknownProject) else 400, str(error))
 
 
 def _http_problem(error: HTTPException) -> Response:

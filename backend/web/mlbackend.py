@@ -3,7 +3,7 @@
 from typing import Any
 
 import structlog
-from flask import Blueprint, jsonify, request
+from flask import Blueprint, jsonify, redirect, request
 from werkzeug.exceptions import BadRequest
 
 from backend import metrics
@@ -22,7 +22,9 @@ def blueprint(hooks: type[Hooks]) -> Blueprint:
     @pages.get("/")
     @pages.get("/health")
     def health() -> Any:
-        """Touches nothing: Label Studio asks before nearly every call and waits 1 s."""
+        """Touches nothing: Label Studio asks before nearly every call and waits 1 s. A browser wants the dashboard."""
+        if request.path == "/" and "text/html" in request.headers.get("Accept", ""):
+            return redirect("projects", 303)
         return auth.refuse_wrong_basic() or {"status": "UP", "model_class": hooks.__name__}
 
     @pages.get("/versions")

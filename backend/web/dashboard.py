@@ -1,0 +1,157 @@
+"""The pages: what people look at instead of logs. Rendered here, whole without script, with nothing from elsewhere."""
+
+from typing import Any
+
+from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound
+
+from backend.database import Project, now, project_named, reading, transaction
+from backend.errors import NextbatchError, UnknownProject
+from backend.rounds.queue import request_round
+from backend.web import auth, charts, thumbnails, words
+from backend.web.openapi import LARGEST
+from backend.web.origin import refuse_other_sites
+from backend.web.views.batches import find_batch, published_batch
+from backend.web.views.health import alerts, health, workers
+from backend.web.views.items import find_item
+from backend.web.views.models import curve, models
+from backend.web.views.projects import project_state, projects
+from backend.web.views.rounds import STEPS, recent_rounds
+
+POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_ROUNDS, _PICKS, _MODELS, _ALERTS = 12, 50, 25, 50  # rows a page
+_DAY_S = 86_400
+
+
+def blueprint() -> Blueprint:
+    """The pages, their style and script, and the thumbnails."""
+    pages = Blueprint("dashboard", __name__, template_folder="templates", static_folder="static")
+    pages.before_request(auth.require_basic)
+    pages.after_request(_guard)
+    pages.register_error_handler(UnknownProject, lambda error: _refusal(404, str(error)))
+    pages.register_error_handler(HTTPException, lambda error: _refusal(error.code or 500, error.description or ""))
+    pages.app_template_filter("percent")(lambda value: "–" if value is None else f"{value:.1%}")
+    pages.app_template_filter("number")(lambda value: f"{value:,}".replace(",", "\N{THIN SPACE}"))
+    pages.app_template_filter("ago")(lambda moment: words.ago(moment, now()))
+    pages.app_template_filter("trigger")(words.trigger)
+    pages.add_url_rule("/projects", view_func=project_list)
+    pages.add_url_rule("/projects/<name>", view_func=loop)
+    pages.add_url_rule("/projects/<name>/rounds", view_func=ask_for_round, methods=["POST"])
+    pages.add_url_rule("/projects/<name>/batch", view_func=batch)
+    pages.add_url_rule("/projects/<name>/models", view_func=model_list)
+    pages.add_url_rule("/projects/<name>/health", view_func=health_page)
+    pages.add_url_rule("/projects/<name>/items/<int:item_id>/thumbnail", view_func=thumbnail)
+    return pages
+
+
+def project_list() -> str:
+    """All projects."""
+    with reading() as session:
+        return render_template("projects.html", projects=projects(session), workers=workers(session))
+
+
+def loop(name: str) -> str:
+    """The loop: its state in one picture, what runs, what comes next, the learning curve."""
+    with reading() as session:
+        project, state = project_named(session, name), project_state(session, name)
+        drawn, alive = curve(session, project), workers(session)
+        return _page(
+            "loop.html",
+            project,
+            state=state,
+            bar=charts.bar(state.counts),
+            steps=STEPS,
+            rounds=recent_rounds(session, project, _ROUNDS).items,
+            curve=drawn,
+            chart=charts.learning_curve(drawn.points),
+            next_trigger=words.next_trigger(state),
+            advice=words.advice(state, alive),
+        )
+
+
+def ask_for_round(name: str) -> Any:
+    """The button: a round by hand."""
+    refuse_other_sites(is_form=True)
+    with transaction() as session:
+        request_round(session, project_named(session, name).id, "dashboard")
+    return redirect(url_for("dashboard.loop", name=name), 303)
+
+
+def batch(name: str) -> str:
+    """A batch in rank order: the published one, or the one of `?number=`."""
+    with reading() as session:
+        project = project_named(session, name)
+        number = _argument("number")
+        number = published_batch(session, project) if number is None else number
+        found = None if number is None else find_batch(session, project, number, _PICKS, _argument("from") or 0)
+        if found is None and "number" in request.args:
+            raise NotFound(f"{name} has no batch {number}.")
+        return _page("batch.html", project, view=found, is_pictured=thumbnails.is_pictured(project))
+
+
+def model_list(name: str) -> str:
+    """The versions, newest first."""
+    with reading() as session:
+        project = project_named(session, name)
+        return _page("models.html", project, page=models(session, project, _MODELS, _argument("from")))
+
+
+def health_page(name: str) -> str:
+    """What is wrong, or might be."""
+    with reading() as session:
+        project = project_named(session, name)
+        page = alerts(session, project, _ALERTS, _argument("from"))
+        return _page("health.html", project, health=health(session, project), page=page)
+
+
+def thumbnail(name: str, item_id: int) -> Response:
+    """The item's picture; a browser keeps it for a day, and asks by its content's hash after that."""
+    with reading() as session:
+        project = project_named(session, name)
+        item = None if item_id > LARGEST else find_item(session, project, item_id)
+    if item is None or not thumbnails.is_pictured(project):
+        raise NotFound("There is no such picture.")
+    tag = thumbnails.entity_tag(item)
+    if tag is not None and request.if_none_match.contains(tag):
+        response = Response(status=304)
+    else:
+        try:
+            response = Response(thumbnails.thumbnail(project, item), mimetype="image/jpeg")
+        except thumbnails.Busy:
+            return Response("busy\n", 503, {"Retry-After": "2"}, mimetype="text/plain")
+        except NextbatchError as error:
+            return Response(f"{error}\n", 404, {"Cache-Control": "private, max-age=60"}, mimetype="text/plain")
+    response.cache_control.private = True
+    response.cache_control.max_age = _DAY_S if tag is not None else 60
+    if tag is not None:
+        response.set_etag(tag)
+    return response
+
+
+def _page(template: str, project: Project, **values: Any) -> str:
+    return render_template(template, name=project.name, **values)
+
+
+def _argument(name: str) -> int | None:
+    given = request.args.get(name)
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdecimal()) or len(given) > 19 or int(given) > LARGEST:
+        raise BadRequest(f"{name} must be a whole number.")
+    return int(given)
+
+
+def _refusal(status: int, text: str) -> Response:
+    return make_response(render_template("refused.html", status=status, text=text), status)
+
+
+def _guard(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = POLICY
+    response.headers["Referrer-Policy"] = "same-origin"  # without one, browsers hide the Origin of our own form
+    response.headers["X-Frame-Options"] = "DENY"
+    if response.mimetype == "text/html":
+        response.headers.setdefault("Cache-Control", "no-store")
+    return response

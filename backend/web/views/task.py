@@ -1,0 +1,38 @@
+"""What a project asks people, and where in Label Studio; an unreadable configuration asks nothing."""
+
+from urllib.parse import parse_qs, urlsplit
+
+from backend.database import Project
+from backend.errors import NextbatchError
+from backend.pool.http import shown
+from backend.settings import settings
+from backend.studio.labels import LabelTask
+
+_LOCAL_FILES = "/data/local-files/"
+_MOST_TEXT = 400
+
+
+def task_of(project: Project) -> LabelTask | None:
+    """The labelling task, or None where the configuration cannot be read."""
+    try:
+        return LabelTask.parse(project.label_config)
+    except NextbatchError:
+        return None
+
+
+def studio_link(project: Project, task_id: int | None = None) -> str | None:
+    """The address of the project, or of one of its tasks, in Label Studio; None where it is not known."""
+    base = settings().label_studio_url
+    if base is None or project.studio_project_id is None or not base.startswith(("http://", "https://")):
+        return None
+    page = f"{base}/projects/{project.studio_project_id}/data"
+    return page if task_id is None else f"{page}?task={task_id}"
+
+
+def item_name(uri: str, kind: str) -> str:
+    """What a person may read of an item: its text, or its address without login and query (signatures are there)."""
+    if kind == "text":
+        return uri if len(uri) <= _MOST_TEXT else uri[:_MOST_TEXT] + "…"
+    if uri.startswith(_LOCAL_FILES):
+        return parse_qs(urlsplit(uri).query).get("d", [""])[0][-100:]
+    return shown(uri)

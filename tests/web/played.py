@@ -1,0 +1,180 @@
+"""A project as some rounds leave it behind: images on disk, versions on a rising curve, a batch half labelled."""
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sqlalchemy.orm import Session
+
+from backend.database import (
+    Alert,
+    Annotation,
+    Batch,
+    Event,
+    Item,
+    ModelVersion,
+    Pick,
+    Project,
+    Round,
+    Worker,
+    now,
+    transaction,
+)
+from backend.learning.evaluate import wilson
+from backend.pool.catalog import item_key
+from tests.web.conftest import make_project
+
+HOSTILE = "<script>alert(1)</script>"
+HOSTILE_URI = "javascript:alert(document.cookie)//<img src=x onerror=alert(1)>"
+SIGNED_URI = "https://user:hunter2@store.example/lake.jpg?X-Amz-Signature=deadbeef"
+VERSIONS = 6
+BATCH = 12
+HOLDOUT = 150
+
+
+@dataclass(frozen=True)
+class Played:
+    """`picked` are the item ids of the published batch in rank order; the first four of them are labelled."""
+
+    name: str
+    project_id: int
+    picked: list[int]
+    labels: int
+    items: int
+    failed: int
+
+
+def paint(folder: Path, count: int) -> list[str]:
+    """Images of two kinds, below `folder`: one lighter at the top, one at the left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(3)
+    for index in range(count):
+        ramp = np.linspace(40, 215, 240)[:, None] * np.ones((1, 320))
+        grey = ramp if index % 2 else np.linspace(40, 215, 320)[None, :] * np.ones((240, 1))
+        colour = random.uniform(0.3, 1.0, 3)
+        pixels = (grey[..., None] * colour + random.normal(0, 6, (240, 320, 3))).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index:03}.jpg", quality=85)
+    return [f"/data/local-files/?d={folder.name}/{index:03}.jpg" for index in range(count)]
+
+
+def play(root: Path, hostile: bool = True) -> Played:
+    """Write the project's rows; its images lie below `root`."""
+    project = make_project()
+    uris = paint(root / project.name, 40)
+    uris += [f"https://images.example/{place}.jpg" for place in range(960)]
+    if hostile:
+        uris[2], uris[3], uris[5] = HOSTILE_URI, HOSTILE, SIGNED_URI
+    with transaction() as session:
+        items = [_item(project, uri, place) for place, uri in enumerate(uris)]
+        session.add_all(items)
+        session.flush()
+        picked = items[:BATCH]
+        labelled = items[300 : 300 + VERSIONS * 60]
+        for item in labelled + picked[:4]:
+            session.add(_annotation(project, item))
+        for number in range(1, VERSIONS + 1):
+            _round(session, project, number, picked, items, hostile)
+        _trouble(session, project, items, hostile)
+    failed = sum(item.state == "failed" for item in items)
+    return Played(project.name, project.id, [item.id for item in picked], len(labelled) + 4, len(items), failed)
+
+
+def _item(project: Project, uri: str, place: int) -> Item:
+    item = Item(project_id=project.id, key=item_key(f"{uri}{place}"), uri=uri, task_id=project.id * 10_000 + place)
+    item.state = "failed" if 700 <= place < 730 else "new" if place >= 950 else "encoded"
+    if item.state == "failed":
+        size = f"it has {place} bytes" if place % 3 else "it is a web page, perhaps a login page"
+        item.failure = f"The image cannot be decoded: {size}."
+    item.content_hash = f"{project.id:032x}{place:032x}" if item.state == "encoded" else None
+    item.is_holdout = place % 5 == 0
+    return item
+
+
+def _annotation(project: Project, item: Item) -> Annotation:
+    return Annotation(
+        project_id=project.id,
+        item_id=item.id,
+        external_id=item.id,
+        label="cat" if item.id % 2 else "dog",
+        created_at=now(),
+        updated_at=now(),
+    )
+
+
+def _round(
+    session: Session, project: Project, number: int, picked: list[Item], items: list[Item], hostile: bool
+) -> None:
+    began = now() - dt.timedelta(minutes=10 * (VERSIONS - number) + 1)
+    round_ = Round(project_id=project.id, number=number, workflow_id=f"played:{project.id}:{number}", state="done")
+    round_.trigger = "seed" if number == 1 else "new_labels"
+    round_.created_at, round_.started_at = began, began
+    round_.finished_at = began + dt.timedelta(seconds=2.4 + number)
+    round_.report = {"version": f"v{number}", "is_promoted": True, "batch": f"v{number}+b{number}", "size": BATCH}
+    session.add(round_)
+    session.flush()
+    right = round(HOLDOUT * (0.96 - 0.5 * (number + 1) ** -0.8))
+    interval = wilson(right, HOLDOUT)
+    metrics = {
+        "source": "holdout" if number > 1 else "cross-validation",
+        "labels": HOLDOUT,
+        "accuracy": right / HOLDOUT,
+        "accuracy_interval": {"low": interval.low, "high": interval.high},
+        "macro_f1": right / HOLDOUT - 0.01,
+        "log_loss": 0.9 - 0.1 * number,
+        "calibration_error": 0.03,
+    }
+    version = ModelVersion(
+        project_id=project.id,
+        round_id=round_.id,
+        number=number,
+        encoder_digest="e" * 64,
+        head_digest=f"{number:064x}",
+        snapshot="",
+        seed=0,
+        metrics=metrics,
+        lineage={"labels": 50 * number, "method": "propagation" if number < 3 else "logistic"},
+        state="champion" if number == VERSIONS else "retired",
+    )
+    session.add(version)
+    session.flush()
+    batch = Batch(
+        project_id=project.id,
+        round_id=round_.id,
+        number=number,
+        version=f"v{number}+b{number}",
+        model_version_id=version.id,
+        strategy="margin_clusters",
+        policy="auto: 300 labels are enough for margins.",
+        state="published" if number == VERSIONS else "replaced",
+        published_at=now() - dt.timedelta(minutes=1),
+    )
+    session.add(batch)
+    session.flush()
+    for rank, item in enumerate(picked if number == VERSIONS else items[number * 20 : number * 20 + BATCH]):
+        first = round(0.52 + 0.01 * rank, 4)
+        label = HOSTILE if hostile and rank == 1 else "cat"
+        session.add(
+            Pick(
+                batch_id=batch.id,
+                rank=rank,
+                item_id=item.id,
+                utility=None if rank % 5 == 0 else 1 - first,
+                propensity=0.01 if rank % 5 == 0 else None,
+                is_random_slice=rank % 5 == 0,
+                reason="drawn uniformly at random, to measure the model"
+                if rank % 5 == 0
+                else HOSTILE
+                if hostile and rank == 2
+                else "its two best classes are 4% apart",
+                prediction={"label": label, "probabilities": {label: first, "dog": round(1 - first, 4)}},
+            )
+        )
+
+
+def _trouble(session: Session, project: Project, items: list[Item], hostile: bool) -> None:
+    message = f"Round 3 failed: Triton is away {HOSTILE if hostile else ''}"
+    session.add(Alert(project_id=project.id, severity="warn", code="round_failed", message=message))
+    session.add(Event(project_id=project.id, action="ANNOTATION_CREATED", task_ids=[items[0].task_id]))
+    session.merge(Worker(executor_id="played-0", host="played", pid=4_711, seen_at=now() + dt.timedelta(days=1)))
