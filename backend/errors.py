@@ -67,6 +67,16 @@ class SnapshotUnreadable(NextbatchError):
     """The data snapshot in {path} cannot be used: {problem}. The next round writes it again from the database."""
 
 
+class LoanUnreadable(NextbatchError):
+    """The neighbour graph in {path}, with which a head was fitted, cannot be used: {problem}.
+    Without it that head cannot be made again; it answers as before."""
+
+
+class NotRebuildable(NextbatchError):
+    """{version} was made before its record held all that makes a head again; it lacks: {missing}.
+    The next round's version can be verified."""
+
+
 class UnknownVersion(NextbatchError):
     """{project} has no model version {name!r}. It has: {known}"""
 

@@ -169,3 +169,24 @@ def export(
     with reading() as session:
         path = write(session, registry.find(session, project_named(session, project).id, version), out)
     print(path)
+
+
+@app.command()
+def verify(project: Project, version: Version = "champion", as_json: AsJson = False) -> None:
+    """Fit a version's head again from its record, its snapshot and the stored embeddings, and compare."""
+    from backend.database import project_named, reading
+    from backend.learning import registry
+    from backend.rounds import rebuild
+
+    with reading() as session:
+        found = registry.find(session, project_named(session, project).id, version)
+    verdict = rebuild.verify(found)
+    if as_json:
+        _print_json({"version": found.name, **asdict(verdict)})
+    else:
+        gap = "the old head is gone" if verdict.largest_gap is None else f"largest gap {verdict.largest_gap:.2g}"
+        print(f"{found.name}: {verdict.answer} ({gap}, on the {verdict.labels} items it was trained on)")
+        print(f"  recorded {verdict.recorded}\n  rebuilt  {verdict.rebuilt}")
+        if verdict.changed:
+            print(f"  not as in the record: {', '.join(verdict.changed)}")
+    raise typer.Exit(1 if verdict.answer == "different" else 0)

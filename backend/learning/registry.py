@@ -41,10 +41,24 @@ def snapshot_path(digest: str) -> Path:
     return snapshots() / f"{digest}.jsonl.gz"
 
 
+def loans() -> Path:
+    """The folder of what the pool lent to fits."""
+    return settings().home / "loans"
+
+
+def loan_path(digest: str) -> Path:
+    """The file of what the pool lent to a fit."""
+    return loans() / f"{digest}.safetensors"
+
+
 def files(version: ModelVersion) -> dict[str, Path]:
     """The version's files by name, whether or not they are there."""
-    named = {"head": head_path(version.head_digest), "snapshot": snapshot_path(version.snapshot)}
-    return named if version.snapshot else {"head": named["head"]}
+    named = {"head": head_path(version.head_digest)}
+    if version.snapshot:
+        named["snapshot"] = snapshot_path(version.snapshot)
+    if "loan" in version.lineage:
+        named["loan"] = loan_path(version.lineage["loan"])
+    return named
 
 
 def load_head(version: ModelVersion) -> Head:
@@ -180,7 +194,7 @@ def tag(session: Session, version: ModelVersion, name: str, actor: str, *, remov
 
 
 def delete(session: Session, version: ModelVersion, actor: str) -> bool:
-    """Delete the version's head; its record, its snapshot and its number stay. Returns whether a file went.
+    """Delete the head, and the graph it was fitted with; record, snapshot and number stay. Returns whether it went.
 
     Versions that are equal share a file, which stays while one of them does. Raises VersionInUse for what answers,
     what the champion was compared with, and what people see predictions of.
@@ -195,6 +209,10 @@ def delete(session: Session, version: ModelVersion, actor: str) -> bool:
     session.add(version)
     _note(session, version, actor, "delete")
     session.flush()
+    if loan := version.lineage.get("loan"):
+        others = versions(session, version.project_id)
+        if not any(other.lineage.get("loan") == loan and other.state != "deleted" for other in others):
+            loan_path(loan).unlink(missing_ok=True)
     is_shared = sa.exists().where(ModelVersion.head_digest == version.head_digest, ModelVersion.state != "deleted")
     if session.scalar(sa.select(is_shared)):
         return False

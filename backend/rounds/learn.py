@@ -14,6 +14,7 @@ from backend.database import ModelVersion, Project, Round, reading, transaction
 from backend.learning import evaluate, registry, training
 from backend.learning.candidates import Unlabelled
 from backend.learning.heads import Head
+from backend.learning.loans import save_loan
 from backend.learning.snapshots import Row, Snapshot
 from backend.pool.catalog import Labelled, candidates, labelled
 from backend.rounds.choose import round_seed
@@ -68,6 +69,9 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
             "holdout": len(holdout),
             "class_counts": dict(Counter(row.label for row in train)),
             "graph_nodes": fit.graph_nodes,
+            **(
+                {"loan": save_loan(lent, registry.loans())} if lent is not None and fit.graph_nodes else {}
+            ),
             "seconds": round(fit.seconds, 3),
         },
     )
