@@ -8,7 +8,7 @@ from backend.web.views.models import CurvePoint
 from backend.web.views.projects import Counts
 
 WIDTH, HEIGHT = 640, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 20, 12, 36
 _STEPS = (1, 2, 2.5, 5, 10)
 _THIN = 0.4  # per cent of the bar: what is there can be seen
 

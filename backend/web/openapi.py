@@ -12,7 +12,7 @@ from backend.web.views.items import STATES
 from backend.web.views.page import MOST
 
 PREFIX = "/api/v1"
-LARGEST = 2**63 - 1  # what a database's integer holds
+LARGEST = 2**31 - 1  # what an integer column of Postgres holds
 _Kind = tuple[str, Literal["validation", "serialization"], TypeAdapter[Any]]
 _NAME = "^[a-z0-9][a-z0-9_-]{0,62}$"
 _PARAMETERS: dict[str, dict[str, Any]] = {

@@ -42,7 +42,7 @@ def is_pictured(project: Project) -> bool:
 
 def entity_tag(item: Item) -> str | None:
     """What stays the same while the picture does; None while the item's bytes were never read."""
-    return None if item.content_hash is None else f"{item.content_hash[:32]}-{SIDE}"
+    return None if item.content_hash is None else f"{item.content_hash}-{SIDE}"
 
 
 def thumbnail(project: Project, item: Item) -> bytes:
