@@ -13,7 +13,7 @@ DATA ?=
 # An index may serve a CPU build of torch only under an exact version; without this, pip takes gigabytes of CUDA.
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 
-.PHONY: demo test check bench-heads bench-webhook clean
+.PHONY: demo test check bench-heads bench-webhook bench-selection evidence evidence-quick clean
 
 demo: $(VENV)/.demo
 	$(BIN)/nextbatch demo $(if $(DATA),--data "$(DATA)") --publish $(PUBLISH) $(if $(filter 0,$(STAY)),--no-stay,--stay)
@@ -51,6 +51,15 @@ bench-heads: $(VENV)/.test
 
 bench-webhook: $(VENV)/.test
 	$(BIN)/python -m benchmarks.webhook
+
+bench-selection: $(VENV)/.test
+	$(BIN)/python -m benchmarks.selection
+
+evidence: $(VENV)/.test
+	$(BIN)/python -m benchmarks.evidence
+
+evidence-quick: $(VENV)/.test
+	$(BIN)/python -m benchmarks.evidence --seeds 4 --labels 1000
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,11 +7,7 @@ Writes benchmarks/results/heads.json.
 """
 
 import argparse
-import json
 import os
-import platform
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -24,6 +20,7 @@ from backend.learning.candidates import Unlabelled
 from backend.learning.encoders import EncoderSpec, export
 from backend.learning.neighbours import build
 from backend.learning.training import fit
+from benchmarks.record import row, write
 
 COUNTS = (50, 100, 200, 500, 1_000)
 TARGET_GAIN = {100: 0.079, 500: 0.015, 1_000: 0.007}  # published for a pool of 50,000; none for the others
@@ -70,7 +67,6 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     data = Path(os.environ["NEXTBATCH_DATA"])
     pool, labels, classes = load(data, "train", arguments.pool)
     test, truth, _ = load(data, "test", arguments.test)
@@ -98,37 +94,25 @@ def main() -> None:
             kept += helped.method == "propagation"
         gain = float(np.mean(runs["with pool"]) - np.mean(runs["logistic"]))
         rows.append(
-            {
-                "id": f"head-gain-{count}",
-                "measure": f"accuracy gained from the pool at {count} random labels",
-                "value": round(gain, 4),
-                "unit": "share",
-                "target": TARGET_GAIN.get(count),
-                "better": "higher",
-                "met": gain >= TARGET_GAIN[count] if count in TARGET_GAIN else None,
-                "runs": [round(b - a, 4) for a, b in zip(runs["logistic"], runs["with pool"], strict=True)],
-                "peers": {"logistic": round(float(np.mean(runs["logistic"])), 4)},
-                "propagation_kept": kept,
-                "seconds": round(float(np.median(runs["seconds"])), 2),
-            }
+            row(
+                f"head-gain-{count}",
+                f"accuracy gained from the pool at {count} random labels, mean of the seeds",
+                [gain],
+                "share",
+                target=TARGET_GAIN.get(count),
+                better="higher",
+                peers={"logistic": round(float(np.mean(runs["logistic"])), 4)},
+                seeds=[round(b - a, 4) for a, b in zip(runs["logistic"], runs["with pool"], strict=True)],
+                propagation_kept=kept,
+                seconds=round(float(np.median(runs["seconds"])), 2),
+            )
         )
         print(
             f"{count:5d} labels: logistic {np.mean(runs['logistic']):.3f}, with pool {np.mean(runs['with pool']):.3f}"
             f" ({gain:+.3f}), propagation kept {kept}/{arguments.seeds}, {np.median(runs['seconds']):.1f} s",
             flush=True,
         )
-    result = {
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "commit": commit,
-        "command": "python -m benchmarks.heads " + " ".join(sys.argv[1:]),
-        "pool": arguments.pool,
-        "test": arguments.test,
-        "graph_seconds": round(build_s, 2),
-        "rows": rows,
-    }
-    target = Path(__file__).parent / "results" / "heads.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(result, indent=1) + "\n")
+    write("heads", rows, pool=arguments.pool, test=arguments.test, graph_seconds=round(build_s, 2))
 
 
 if __name__ == "__main__":

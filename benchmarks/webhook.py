@@ -14,8 +14,6 @@ import concurrent.futures
 import http.client
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import threading
@@ -28,6 +26,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+
+from benchmarks.record import row, show, write
 
 PROBES_PER_S = 5
 
@@ -105,28 +105,20 @@ def main() -> None:
             runs = [_run(options, number, triton_url) for number in range(1, 4)]
     beside = f" beside a scan of {options.items} items" if options.items else ""
     rows = [
-        _row(
-            f"{endpoint}_p99", f"/{endpoint}, 99th percentile at {options.rate:g} events/s{beside}", target, "s", values
+        row(
+            f"{endpoint}_p99", f"/{endpoint}, 99th percentile at {options.rate:g}/s{beside}", values, "s", target=target
         )
         for endpoint, target in (("webhook", 0.05), ("health", 0.02), ("setup", 0.02))
         for values in [[storm.p99(endpoint) for storm, _, _ in runs]]
     ]
     lost = [float(storm.sent - stored) for storm, stored, _ in runs]
-    rows.append(_row("lost", "events that were sent and are not in the database", 0, "events", lost))
+    rows.append(row("lost", "events that were sent and are not in the database", lost, "events", target=0))
     if options.items:
         rates = [rate for _, _, rate in runs]
-        rows.append(_row("scan", "items that the scan encoded a second meanwhile", 0, "items/s", rates) | {"met": None})
-    report = {
-        "machine": {"cores": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version()},
-        "commit": subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip(),
-        "command": "python -m benchmarks.webhook " + " ".join(sys.argv[1:]),
-        "rows": rows,
-    }
-    path = Path(__file__).parent / "results" / ("webhook.json" if options.items else "webhook_alone.json")
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    for row in rows:
-        print(f"{row['id']:14} {row['value']:.4f} {row['unit']:7} target {row['target']} met {row['met']}")
+        rows.append(row("scan", "items that the scan encoded a second meanwhile", rates, "items/s", better="higher"))
+    write("webhook" if options.items else "webhook_alone", rows)
+    for one in rows:
+        print(show(one))
 
 
 @contextmanager
@@ -220,26 +212,6 @@ def _run(options: argparse.Namespace, number: int, triton_url: str | None) -> tu
     with reading() as session:
         query = sa.select(sa.func.count()).select_from(Event).where(Event.project_id == project.id)
         return storm, session.scalar(query) or 0, (after - before) / options.seconds
-
-
-def _row(id_: str, measure_: str, target: float, unit: str, runs: list[float]) -> dict[str, Any]:
-    value = float(np.median(runs))
-    return {
-        "id": id_,
-        "measure": measure_,
-        "value": value,
-        "unit": unit,
-        "target": target,
-        "better": "lower",
-        "met": value <= target,
-        "runs": runs,
-        "peers": {},
-    }
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

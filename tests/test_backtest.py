@@ -16,10 +16,11 @@ from sklearn.datasets import load_digits
 from backend.backtest.analysis import area, interval, judge, labels_to, recommend
 from backend.backtest.bench import Bench
 from backend.backtest.campaign import Campaign, accuracies, run, schedule
+from backend.backtest.halving import halve
 from backend.backtest.replay import Arm, replay
 from backend.errors import BacktestMismatch, BenchUnusable
 from backend.processes import wait_until
-from strategies import UnknownStrategy
+from strategies.agent import Agent
 from tests.services.images import CACHE
 
 STEPS = (20, 40, 60)
@@ -132,13 +133,24 @@ def test_a_backtest_that_was_killed_goes_on_and_ends_the_same(bench: Bench, tmp_
         run(bench, Campaign(campaign.arms, 3, (20, 40)), tmp_path / "out", jobs=1)
 
 
-def test_too_few_labels_and_wrong_names_are_told_before_the_work(tmp_path: Path) -> None:
+def test_the_agent_drops_what_cannot_win_and_keeps_the_baseline(bench: Bench, tmp_path: Path) -> None:
+    arms = (Arm("random"), Arm("typiclust"), Arm("max_herding"), Arm("sub_sample", {"size": 21, "of": "entropy"}))
+    campaign = Campaign(arms, 4, (20, 40, 60, 80))
+
+    halved = halve(bench, campaign, Agent(80), ("random",), tmp_path, 2, lambda _done, _total, _last: None)
+
+    assert "random" in halved.curves
+    assert all(name not in decision.dropped for decision in halved.decisions for name in ("random",))
+    assert len(halved.decisions) <= 3
+    assert halved.decisions[-1].stop
+    assert all("lies below" in line or line.startswith("It stops") for line in halved.lines())
+
+
+def test_too_few_labels_are_told_before_the_work(tmp_path: Path) -> None:
     x = np.zeros((30, 4))
 
     with pytest.raises(BenchUnusable, match="in 1 classes"):
         Bench.write(tmp_path, ["a", "b"], (x, np.zeros(30, int)), (x, np.zeros(30, int)))
-    with pytest.raises(UnknownStrategy, match="margin"):
-        Campaign((Arm("margn"),), 2, STEPS)
 
 
 def test_the_schedule_ends_at_the_labels_or_the_pool() -> None:

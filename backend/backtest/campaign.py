@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import strategies
 from backend.artefacts import whole
 from backend.backtest.bench import Bench
 from backend.backtest.replay import Arm, Curve, replay
@@ -28,10 +27,6 @@ class Campaign:
     arms: tuple[Arm, ...]
     seeds: int
     schedule: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        for arm in self.arms:
-            strategies.create(arm.strategy, **arm.parameters)  # a wrong name is told before hours of work
 
 
 def schedule(pool: int, labels: int, batch: int) -> tuple[int, ...]:

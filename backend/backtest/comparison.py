@@ -6,38 +6,55 @@ from pathlib import Path
 
 import numpy as np
 
+import strategies
 from backend.backtest import report
 from backend.backtest.analysis import judge, recommend
 from backend.backtest.campaign import Campaign, Progress, accuracies, run, schedule
+from backend.backtest.halving import halve
 from backend.backtest.replay import Arm
 from backend.backtest.source import open_bench
 from backend.settings import EncoderSection
+from strategies.agent import Agent
 
 
 @dataclass(frozen=True)
 class Question:
-    """Which strategies to compare with which baseline, over how many seeds and labels."""
+    """Which strategies to compare with which baseline, over how many seeds and labels.
+
+    is_halved: let the agent drop arms on the way, and stop at the accuracy `target` if there is one.
+    """
 
     strategies: tuple[str, ...]
     baseline: str = "random"
     seeds: int = 5
     batch: int = 50
     labels: int = 500
+    is_halved: bool = False
+    target: float | None = None
 
 
 def compare(
     labels_of: str, question: Question, out: Path, jobs: int, say: Callable[[str], None], progress: Progress
 ) -> str:
     """Encode what is not encoded yet, replay, and write the report below `out`; the answer for people as text."""
-    bench = open_bench(labels_of, out, EncoderSection(), say)
     names = dict.fromkeys((question.baseline, *(name.strip() for name in question.strategies)))
+    for name in filter(None, names):
+        strategies.create(name)  # a wrong name is told before anything is encoded
+    bench = open_bench(labels_of, out, EncoderSection(), say)
     steps = schedule(len(bench.labels), question.labels, question.batch)
     campaign = Campaign(tuple(Arm(name) for name in names if name), question.seeds, steps)
-    curves = run(bench, campaign, out, jobs, progress)
+    baseline, told = campaign.arms[0].title, []
+    if question.is_halved:
+        agent = Agent(budget=steps[-1], target=question.target)
+        halved = halve(bench, campaign, agent, (baseline,), out, jobs, progress)
+        curves, told = halved.curves, halved.lines()
+    else:
+        curves = run(bench, campaign, out, jobs, progress)
+    steps = curves[baseline][0].labels
     seconds = {name: np.concatenate([curve.seconds for curve in runs]) for name, runs in curves.items()}
-    baseline = campaign.arms[0].title
     verdicts = judge(steps, {name: accuracies(runs) for name, runs in curves.items()}, seconds, baseline)
     advice = recommend(verdicts, baseline, steps[-1])
-    facts = {"labels_of": labels_of, "pool": len(bench.labels), "test": len(bench.test_labels), **asdict(question)}
+    facts = {"labels_of": labels_of, "pool": len(bench.labels), "test": len(bench.test_labels), "agent": told}
+    facts |= asdict(question)
     report.write(out, curves, verdicts, advice, facts)
-    return f"{report.table(verdicts, baseline)}\n\n{advice}\n{out / 'curves.png'}"
+    return "\n".join([report.table(verdicts, baseline), "", *told, advice, str(out / "curves.png")])

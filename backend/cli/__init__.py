@@ -15,6 +15,7 @@ from rich.progress import Progress, TextColumn
 
 from backend.cli import data, models
 from backend.errors import NextbatchError
+from strategies.errors import StrategyError
 
 app = typer.Typer(
     name="nextbatch",
@@ -173,12 +174,14 @@ def backtest(
     out: Annotated[Path, typer.Option(help="Where report.json and curves.png go; a stopped run goes on there.")] = Path(
         "backtest-out"
     ),
+    agent: Annotated[bool, typer.Option(help="Drop strategies on the way that cannot win any more.")] = False,
+    target: Annotated[float | None, typer.Option(min=0, max=1, help="With --agent: stop at this accuracy.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json.")] = False,
 ) -> None:
     """Replay strategies on labels that exist, and say which one would have saved most."""
     from backend.backtest.comparison import Question, compare
 
-    question = Question(tuple(strategies.split(",")), against, seeds, batch, labels)
+    question = Question(tuple(strategies.split(",")), against, seeds, batch, labels, agent, target)
     with _progress("replays") as show:
         answer = compare(labels_of, question, out, jobs, say, show)
     print((out / "report.json").read_text() if as_json else answer)
@@ -221,6 +224,6 @@ def main() -> None:
     """Run a command; an error that nextbatch raised on purpose is one line, without a traceback."""
     try:
         app()
-    except NextbatchError as error:
+    except (NextbatchError, StrategyError) as error:
         console.print(f"nextbatch: {error}", style="red", soft_wrap=True)
         sys.exit(1)
