@@ -67,6 +67,12 @@ class SnapshotUnreadable(NextbatchError):
     """The data snapshot in {path} cannot be used: {problem}. The next round writes it again from the database."""
 
 
+class LabelsRefused(NextbatchError):
+    """No model was trained on these labels, and the last one goes on answering.
+    {findings}
+    To train nevertheless, put {codes} into validation.accept and run nextbatch apply."""
+
+
 class LoanUnreadable(NextbatchError):
     """The neighbour graph in {path}, with which a head was fitted, cannot be used: {problem}.
     Without it that head cannot be made again; it answers as before."""
@@ -313,6 +319,20 @@ class UnknownEvent(NextbatchError):
 
 class MalformedRequest(NextbatchError):
     """The request cannot be answered: {problem}."""
+
+
+# --- the service, seen from outside --------------------------------------------------------------------------------
+
+
+class ServiceRefused(NextbatchError):
+    """nextbatch at {url} refused ({status}): {detail}"""
+
+
+class ServiceSilent(NextbatchError):
+    """nextbatch at {url} gave no answer in time: {problem}.
+    Check the address, and that `nextbatch serve` runs there; a round goes on without whoever waits for it."""
+
+    is_passing: ClassVar[bool] = True
 
 
 # --- environments --------------------------------------------------------------------------------------------------

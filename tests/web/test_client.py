@@ -1,0 +1,105 @@
+"""The Python client against the real service: every answer typed, every refusal an error that says why."""
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from backend.client import Client, Round
+from backend.database import Round as RoundRow
+from backend.database import now, transaction
+from backend.errors import ServiceRefused, ServiceSilent
+from backend.processes import free_port
+from tests.web.conftest import Web, serving
+from tests.web.played import BATCH, VERSIONS, Played, play
+
+HEAVY = {"torch", "flask", "label_studio_sdk", "sqlalchemy", "pydantic", "numpy", "dbos"}
+
+
+@pytest.fixture(scope="module")
+def played(sqlite_home: Path) -> Played:
+    return play(sqlite_home / "data")
+
+
+@pytest.fixture(scope="module")
+def web(sqlite_home: Path, played: Played) -> Iterator[Web]:
+    with serving(sqlite_home, NEXTBATCH_USERNAME="ann", NEXTBATCH_PASSWORD="sécret") as running:
+        yield running
+
+
+@pytest.fixture
+def client(web: Web) -> Iterator[Client]:
+    with Client(web.url, "ann", "sécret") as opened:
+        yield opened
+
+
+def test_it_reads_a_project_from_its_state_to_its_items(client: Client, played: Played) -> None:
+    project = client.project(played.name)
+    items = list(client.items(played.name))
+    picks = list(client.picks(played.name, next(client.batches(played.name)).number))
+    models = list(client.models(played.name))
+
+    assert client.project_names() == [played.name]
+    assert project.counts.labelled + project.counts.holdout == played.labels
+    assert len({item.id for item in items}) == played.items
+    assert len(list(client.items(played.name, "failed"))) == played.failed
+    assert [pick.item_id for pick in picks] == played.picked
+    assert len(picks) == BATCH
+    assert all(pick.probabilities and pick.reason for pick in picks)
+    assert [model.number for model in models] == list(range(VERSIONS, 0, -1))
+    assert all(model.measure and model.measure.low < model.measure.accuracy < model.measure.high for model in models)
+
+
+def test_it_asks_for_a_round_and_follows_it_to_its_end(client: Client, played: Played) -> None:
+    told: list[Round] = []
+    asked = client.ask_for_round(played.name)
+    mine = sa.update(RoundRow).where(RoundRow.project_id == played.project_id, RoundRow.number == asked.number)
+    turns = itertools.chain(
+        [{"state": "running", "step": "encode", "progress": {"done": 1, "total": 2}, "started_at": now()}],
+        itertools.repeat({"state": "done", "step": "", "progress": {}, "report": {"size": 3}, "finished_at": now()}),
+    )
+
+    def work(seen: Round) -> None:
+        """What a worker would do between two looks."""
+        told.append(seen)
+        with transaction() as session:
+            session.execute(mine.values(next(turns)))
+
+    ended = client.wait_for_round(played.name, asked.number, progress=work)
+
+    assert [one.state for one in told] == ["waiting", "running", "done"]
+    assert (told[1].step, told[1].done, told[1].total) == ("encode", 1, 2)
+    assert ended.report == {"size": 3}
+    assert ended.started_at is not None
+    assert ended.started_at.tzinfo is not None
+
+
+def test_it_does_not_wait_for_ever(client: Client, played: Played) -> None:
+    asked = client.ask_for_round(played.name)
+
+    with pytest.raises(ServiceSilent, match=f"round {asked.number} is still waiting"):
+        client.wait_for_round(played.name, asked.number, timeout_s=0)
+
+
+def test_a_refusal_says_why(web: Web, client: Client) -> None:
+    with pytest.raises(ServiceRefused, match="no project 'no where'"):
+        client.project("no where")
+    with Client(web.url, "ann", "wrong") as stranger, pytest.raises(ServiceRefused, match="401"):
+        stranger.project_names()
+    with Client(f"http://127.0.0.1:{free_port()}") as lost, pytest.raises(ServiceSilent, match="nextbatch serve"):
+        lost.project_names()
+
+
+def test_importing_it_brings_nothing_heavy() -> None:
+    program = "import sys, backend.client; print(*{name.partition('.')[0] for name in sys.modules})"
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ
+    ).stdout.split()
+
+    assert set(loaded) & HEAVY == set()
