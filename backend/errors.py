@@ -22,6 +22,12 @@ class NextbatchError(Exception):
 # --- configuration -------------------------------------------------------------------------------------------
 
 
+class DatabaseUnready(NextbatchError):
+    """The database cannot be used: {problem}.
+    A new one gets its tables from `nextbatch migrate` (`nextbatch serve` does it too); else check NEXTBATCH_DATABASE_URL
+    and NEXTBATCH_HOME."""
+
+
 class BadConfiguration(NextbatchError):
     """{path}{line}: {problem}"""
 

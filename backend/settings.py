@@ -125,6 +125,14 @@ class TriggerSection(Section):
     rest_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
 
+class ValidationSection(Section):
+    """Labels are checked before a round trains on them; docs/models.md lists what is looked for."""
+
+    accept: tuple[str, ...] = Field(
+        default=(), description="Codes of findings that warn instead of stopping a round, such as labels_orphaned."
+    )
+
+
 class ProjectConfig(Section):
     """A project's configuration as a service: one YAML file."""
 
@@ -135,5 +143,6 @@ class ProjectConfig(Section):
     batch: BatchSection = BatchSection()
     strategy: StrategySection = StrategySection()
     trigger: TriggerSection = TriggerSection()
+    validation: ValidationSection = ValidationSection()
     publish: Literal["reorder", "create"] = "reorder"
     seed: int = 0

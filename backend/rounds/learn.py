@@ -20,13 +20,17 @@ from backend.pool.catalog import Labelled, candidates, labelled
 from backend.rounds.choose import round_seed
 from backend.rounds.encoding import Embeddings, open_embeddings
 from backend.rounds.graph import as_keys, open_graph, reader
+from backend.rounds.validate import validate
 from backend.studio.labels import LabelTask, config_hash
 
 FEWEST_TO_COMPARE = 10  # unseen labels below which two heads cannot be told apart
 
 
 def learn(project_id: int, number: int) -> dict[str, Any]:
-    """Fit a head on what people labelled; labels of fewer than two classes are nothing to fit yet."""
+    """Fit a head on what people labelled; labels of fewer than two classes are nothing to fit yet.
+
+    Raises LabelsRefused where a check of the labels says that training on them would harm.
+    """
     with reading() as session:
         project = session.get_one(Project, project_id)
         round_ = session.scalars(sa.select(Round).where(Round.project_id == project_id, Round.number == number)).one()
@@ -36,6 +40,7 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
         known = labelled(session, project_id)
         pool = candidates(session, project_id, needs_task=False)
         parent = registry.champion(session, project_id)
+    validate(project, round_, parent, lambda hashes: open_embeddings(project.settings).gather(hashes))
     classes = LabelTask.parse(project.label_config).choices
     known = [row for row in known if row.label in classes]
     train = [row for row in known if not row.is_holdout]
@@ -69,9 +74,7 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
             "holdout": len(holdout),
             "class_counts": dict(Counter(row.label for row in train)),
             "graph_nodes": fit.graph_nodes,
-            **(
-                {"loan": save_loan(lent, registry.loans())} if lent is not None and fit.graph_nodes else {}
-            ),
+            **({"loan": save_loan(lent, registry.loans())} if lent is not None and fit.graph_nodes else {}),
             "seconds": round(fit.seconds, 3),
         },
     )

@@ -1,0 +1,67 @@
+"""Whether two draws have the same class shares: a test that chance and a size that matters must both fail."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 1_999
+SIGNIFICANCE = 0.01
+EFFECT = 0.1
+WINDOW = 100
+FEWEST = 20
+
+
+@dataclass(frozen=True)
+class ShareTest:
+    """``p`` is the chance of so large a chi-square without a change; ``cramers_v`` its size in [0, 1].
+
+    ``is_shifted`` when p <= 0.01 and V >= 0.1: 50/50 → 70/30 has V = 0.2, 50/50 → 55/45 has 0.05.
+    """
+
+    earlier: int
+    recent: int
+    chi_square: float
+    p: float
+    cramers_v: float
+    is_shifted: bool
+
+
+def compare_shares(earlier: Sequence[str], recent: Sequence[str], seed: int = 0) -> ShareTest:
+    """Test the class shares of two independent draws. Either without labels: p = 1.
+
+    The p value is Monte Carlo over 1,999 tables with the same margins, so it holds for rare classes too, where the
+    chi-square distribution does not. O(resamples · classes).
+
+    Hope, *A simplified Monte Carlo significance test procedure*, JRSS B 1968; Cramér, *Mathematical methods of
+    statistics*, 1946.
+    """
+    n, m = len(earlier), len(recent)
+    old, new = Counter(earlier), Counter(recent)
+    totals = np.array([old[name] + new[name] for name in sorted(old.keys() | new.keys())], dtype=np.int64)
+    if not n or not m or len(totals) < 2:
+        return ShareTest(n, m, 0.0, 1.0, 0.0, False)
+    expected = totals * (m / (n + m))
+
+    found = np.array([new[name] for name in sorted(old.keys() | new.keys())], dtype=np.int64)
+    statistic = float(_chi_square(found, expected, n, m))
+    drawn = np.random.default_rng(seed).multivariate_hypergeometric(totals, m, size=RESAMPLES, method="marginals")
+    as_large = int((_chi_square(drawn, expected, n, m) >= statistic - 1e-9).sum())
+    p = (1 + as_large) / (1 + RESAMPLES)
+    v = float(np.sqrt(statistic / (n + m)))
+    return ShareTest(n, m, statistic, p, v, p <= SIGNIFICANCE and v >= EFFECT)
+
+
+def _chi_square(recent: NDArray[np.int64], expected: NDArray[np.floating[Any]], n: int, m: int) -> NDArray[np.float64]:
+    """The statistic of 2 × K tables, (...,), from their row of `recent` counts, (..., K); the margins give the rest."""
+    statistic: NDArray[np.float64] = ((recent - expected) ** 2 / expected).sum(axis=-1) * ((n + m) / n)
+    return statistic
+
+
+def recent_and_earlier(labels: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Labels in the order in which they were given, cut into (earlier, the newest 100 or half of them)."""
+    recent = min(WINDOW, len(labels) // 2)
+    return labels[: len(labels) - recent], labels[len(labels) - recent :]
