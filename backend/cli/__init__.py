@@ -4,17 +4,15 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
-from rich.console import Console
-from rich.progress import Progress, TextColumn
 
-from backend.cli import data, models
-from backend.errors import NextbatchError
+from backend.cli import data, models, vectors
+from backend.cli.progress import console, progress, say
+from backend.errors import DatabaseUnready, NextbatchError
 from strategies.errors import StrategyError
 
 app = typer.Typer(
@@ -28,7 +26,8 @@ config_app = typer.Typer(help="Show or apply a project's configuration.", no_arg
 app.add_typer(config_app, name="config")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
-console = Console(stderr=True, highlight=False)
+app.add_typer(vectors.app, name="vectors")
+app.command()(vectors.encode)
 
 Port = Annotated[int, typer.Option(help="Port to listen on.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; leave it at loopback unless a proxy stands before it.")]
@@ -37,22 +36,6 @@ ConfigFile = Annotated[Path, typer.Argument(help="A project's YAML, such as conf
 
 
 _COMPARED = "auto,max_herding,typiclust,margin_clusters,class_balanced_margin,badge,margin,entropy"
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar for (done, total, the last one) in a terminal, plain lines elsewhere."""
-    if not console.is_terminal:
-        yield lambda done, total, last: say(f"{done} of {total} {what}{': ' + last if last else ''}")
-        return
-    with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[last]}"), console=console) as bar:
-        task = bar.add_task(what, total=None, last="")
-        yield lambda done, total, last: bar.update(task, completed=done, total=total, last=last)
-
-
-def say(line: str) -> None:
-    """Progress: to stderr, so that what a command answers can be piped."""
-    console.print(line, soft_wrap=True)
 
 
 @app.command()
@@ -182,7 +165,7 @@ def backtest(
     from backend.backtest.comparison import Question, compare
 
     question = Question(tuple(strategies.split(",")), against, seeds, batch, labels, agent, target)
-    with _progress("replays") as show:
+    with progress("replays") as show:
         answer = compare(labels_of, question, out, jobs, say, show)
     print((out / "report.json").read_text() if as_json else answer)
 
@@ -222,8 +205,21 @@ def apply(
 
 def main() -> None:
     """Run a command; an error that nextbatch raised on purpose is one line, without a traceback."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # answers alone go to stdout
     try:
         app()
     except (NextbatchError, StrategyError) as error:
         console.print(f"nextbatch: {error}", style="red", soft_wrap=True)
         sys.exit(1)
+    except Exception as error:
+        if "sqlalchemy" not in sys.modules or not (problem := _of_database(error)):
+            raise
+        console.print(f"nextbatch: {DatabaseUnready(problem=problem)}", style="red", soft_wrap=True)
+        sys.exit(1)
+
+
+def _of_database(error: Exception) -> str:
+    """What a database that is away, or has no tables yet, says of it; "" for any other error."""
+    from sqlalchemy.exc import OperationalError, ProgrammingError
+
+    return str(error.orig).strip() if isinstance(error, OperationalError | ProgrammingError) else ""

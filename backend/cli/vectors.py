@@ -1,0 +1,50 @@
+"""nextbatch encode and nextbatch vectors: embeddings, made and checked by hand."""
+
+import signal
+import threading
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Check the stored embeddings.", no_args_is_help=True)
+
+Project = Annotated[str, typer.Argument(help="The project's name, as in its YAML.")]
+
+
+@app.command()
+def verify(
+    project: Project,
+    mend: Annotated[bool, typer.Option(help="Forget damaged blocks; their items are encoded again.")] = False,
+) -> None:
+    """Read every stored embedding back and compare checksums."""
+    from backend.database import project_named, reading
+    from backend.rounds.encoding import open_embeddings
+
+    with reading() as session:
+        config = project_named(session, project).settings
+    embeddings = open_embeddings(config)
+    found = embeddings.store.verify(mend=mend)
+    lost = sum(block.rows for block in found.damaged)
+    print(f"{found.rows} embeddings of {embeddings.spec.name} {embeddings.digest[:12]}, {lost} damaged")
+    if lost and not mend:
+        print(f"Repeat with --mend to forget the damaged ones, then: nextbatch encode {project}")
+    raise typer.Exit(1 if lost and not mend else 0)
+
+
+def encode(project: Project) -> None:
+    """Encode what has no embedding yet, here and now; Ctrl-C stops within a second, and what is done is kept."""
+    from backend.cli.progress import progress
+    from backend.database import project_named, reading
+    from backend.rounds.encoding import encode_new
+
+    with reading() as session:
+        project_id = project_named(session, project).id
+    cancel = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: cancel.set())
+    try:
+        with progress("items") as show:
+            report = encode_new(project_id, lambda done, total: show(done, total, ""), cancel)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    print(f"{report['encoded']} items encoded, {report['failed']} failed{' (stopped)' if cancel.is_set() else ''}")
+    raise typer.Exit(130 if cancel.is_set() else 0)
