@@ -17,6 +17,7 @@ from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 
 from backend.database import Event, Project, Round, Worker, engine, now, reading, transaction
 from backend.rounds.queue import APPLICATION, APPLICATION_VERSION, ROUNDS, due_trigger, is_resting, request_round
+from backend.rounds.reconcile import RECONCILE_S, Reconciler
 from backend.settings import settings
 
 log = structlog.get_logger()
@@ -83,6 +84,7 @@ def run(stopping: threading.Event | None = None) -> None:
         _every(HEARTBEAT_S, lambda: _beat(slot.executor_id), stopping),
         _every(TICK_S, request_due_rounds, stopping),
         _every(HEARTBEAT_S, lambda: take_over(slot.executor_id), stopping),
+        _every(RECONCILE_S, Reconciler(), stopping),
     ]
     stopping.wait()
     for beat in beats:
