@@ -1,0 +1,108 @@
+"""The pages in a real chromium: no error on the console, nothing that axe-core minds, nothing cut off."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from backend.database import Round, now, transaction
+from tests.web.conftest import Web, serving
+from tests.web.played import BATCH, VERSIONS, Played, play
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install nextbatch[test]")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing: pip install nextbatch[test]")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is missing: install it from the system's packages")
+
+PAGES = ("/projects", "/projects/{}", "/projects/{}/batch", "/projects/{}/models", "/projects/{}/health")
+
+
+@pytest.fixture(scope="module")
+def played(sqlite_home: Path) -> Played:
+    return play(sqlite_home / "data", hostile=False)
+
+
+@pytest.fixture(scope="module")
+def web(sqlite_home: Path, played: Played) -> Iterator[Web]:
+    with serving(sqlite_home, NEXTBATCH_DATA_ROOT=str(sqlite_home / "data")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[sync_api.Browser]":
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+def page(browser: "sync_api.Browser", web: Web, request: pytest.FixtureRequest) -> "Iterator[sync_api.Page]":
+    """A page on a telephone's screen; whatever it writes to the console as an error fails the test."""
+    context = browser.new_context(
+        base_url=web.url, viewport={"width": 390, "height": 844}, color_scheme=request.param, reduced_motion="reduce"
+    )
+    opened, errors = context.new_page(), []
+    opened.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    yield opened
+    context.close()
+    assert errors == []
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_is_readable_by_all(page: "sync_api.Page", played: Played, path: str) -> None:
+    page.goto(path.format(played.name))
+    narrow = page.evaluate("document.documentElement.scrollWidth")
+    found = axe.Axe().run(page).response
+    page.set_viewport_size({"width": 1440, "height": 844})
+    wide = page.evaluate("document.documentElement.scrollWidth")
+
+    assert (narrow, wide) == (390, 1440)
+    assert found["passes"]
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
+
+
+def test_every_thumbnail_of_the_batch_is_shown(page: "sync_api.Page", played: Played) -> None:
+    page.goto(f"/projects/{played.name}/batch")
+    for image in page.locator("img").all():
+        image.scroll_into_view_if_needed()
+
+    page.wait_for_function("[...document.images].every(image => image.complete && image.naturalWidth === 192)")
+
+    assert page.locator("img").count() == BATCH
+
+
+def test_the_keyboard_reaches_the_content_first(page: "sync_api.Page", played: Played) -> None:
+    page.goto(f"/projects/{played.name}")
+
+    page.keyboard.press("Tab")
+    focused = page.evaluate("document.activeElement.textContent")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/projects/{played.name}#main")
+
+    assert focused == "Skip to the content"
+
+
+def test_the_button_asks_and_the_page_follows_the_round(page: "sync_api.Page", played: Played) -> None:
+    with transaction() as session:  # the other colour's round is over
+        session.execute(sa.update(Round).where(Round.state == "running").values(state="done", finished_at=now()))
+    page.goto(f"/projects/{played.name}")
+
+    page.get_by_role("button", name="Ask for a round").click()
+    page.wait_for_url(f"**/projects/{played.name}")
+    asked = page.locator("#now").inner_text()
+    with transaction() as session:
+        session.execute(
+            sa.update(Round)
+            .where(Round.state == "waiting")
+            .values(state="running", step="encode", progress={"done": 3, "total": 9}, started_at=now())
+        )
+    page.evaluate("refresh()")
+
+    assert "waits for a worker" in asked
+    assert "encode: 3 of 9" in page.locator("#now").inner_text()
+    assert page.get_by_role("progressbar").get_attribute("aria-valuenow") == "3"
+    assert int(page.locator("h2").first.inner_text().split()[1]) > VERSIONS
