@@ -17,7 +17,9 @@ FEWEST = 20
 
 @dataclass(frozen=True)
 class ShareTest:
-    """``p`` is the chance of so large a chi-square without a change; ``cramers_v`` its size in [0, 1].
+    """``p`` is the chance of so large a chi-square without a change; ``cramers_v`` the change's size in [0, 1].
+
+    V is that of the table with both draws weighed alike, so it does not shrink when one is much larger.
 
     ``is_shifted`` when p <= 0.01 and V >= 0.1: 50/50 → 70/30 has V = 0.2, 50/50 → 55/45 has 0.05.
     """
@@ -51,7 +53,8 @@ def compare_shares(earlier: Sequence[str], recent: Sequence[str], seed: int = 0)
     drawn = np.random.default_rng(seed).multivariate_hypergeometric(totals, m, size=RESAMPLES, method="marginals")
     as_large = int((_chi_square(drawn, expected, n, m) >= statistic - 1e-9).sum())
     p = (1 + as_large) / (1 + RESAMPLES)
-    v = float(np.sqrt(statistic / (n + m)))
+    one, other = found / m, (totals - found) / n
+    v = float(np.sqrt(((one - other) ** 2 / (2 * (one + other))).sum()))
     return ShareTest(n, m, statistic, p, v, p <= SIGNIFICANCE and v >= EFFECT)
 
 
