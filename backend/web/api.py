@@ -81,6 +81,10 @@ def _number(name: str, least: int, most: int) -> int | None:
 
 
 def _private(response: Response) -> Response:
-    response.headers.setdefault("Cache-Control", "no-store")
+    """For this caller only; who polls with If-None-Match is told 304 while nothing changed."""
+    response.headers.setdefault("Cache-Control", "private, no-cache")
+    if request.method == "GET" and response.status_code == 200:
+        response.add_etag()
+        response.make_conditional(request)
     response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
     return response

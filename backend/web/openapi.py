@@ -97,6 +97,8 @@ def _operation(route: Route, schema: dict[str, Any]) -> dict[str, Any]:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
     refusals = {**_REFUSALS, **_WRITE_REFUSALS} if route.writes else _REFUSALS
     operation["responses"] = {str(route.status): _json(route.summary, schema), **_refusals(refusals)}
+    if not route.writes:
+        operation["responses"]["304"] = {"description": "Nothing changed since the ETag in If-None-Match."}
     return operation
 
 

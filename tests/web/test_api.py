@@ -175,6 +175,17 @@ def test_what_another_sites_page_can_send_is_refused(
     assert len(everything(api, f"/projects/{played.name}/rounds")) == before
 
 
+def test_whoever_polls_is_told_in_a_few_bytes_that_nothing_changed(api: Web, played: Played) -> None:
+    path = f"{API}/projects/{played.name}/rounds/1"
+
+    first = api.client.get(path)
+    same = api.client.get(path, headers={"If-None-Match": first.headers["ETag"]})
+    other = api.client.get(f"{API}/projects/{played.name}/rounds/2", headers={"If-None-Match": first.headers["ETag"]})
+
+    assert (same.status_code, same.content) == (304, b"")
+    assert other.status_code == 200
+
+
 def test_every_answer_has_the_shape_that_the_document_promises(api: Web, played: Played) -> None:
     document = get(api, "/openapi.json")
     checked = 0

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.database import Item, Project, Round, now, transaction
+from backend.database import Batch, Item, Pick, Project, Round, now, transaction
 from backend.pool.decode import decode
 from backend.web import thumbnails
 from tests.web.conftest import Web, make_project, rounds, serving
@@ -20,6 +20,10 @@ from tests.web.played import BATCH, HOSTILE, Played, play
 from tests.web.test_server import HEAVY, TELLING
 
 PAGES = ("", "/batch", "/models", "/health")
+TEXT_CONFIG = """<View>
+  <Text name="text" value="$text"/>
+  <Choices name="choice" toName="text" choice="single"><Choice value="cold"/><Choice value="warm"/></Choices>
+</View>"""
 SECRETS = ("hunter2", "deadbeef", "studio-api-key", "the-webhook-secret")
 
 
@@ -192,6 +196,28 @@ def test_a_drawing_or_a_file_outside_the_root_is_no_thumbnail(web: Web, root: Pa
 
     assert [answer.status_code for answer in answers] == [404] * 3
     assert not any("<svg" in answer.text for answer in answers)
+
+
+def test_a_text_is_shown_as_text(web: Web) -> None:
+    project = make_project()
+    text = f"The lake froze over. {HOSTILE}"
+    with transaction() as session:
+        stored = session.get_one(Project, project.id)
+        stored.label_config = TEXT_CONFIG
+        item = Item(project_id=project.id, key="t", uri=text, state="encoded")
+        round_ = Round(project_id=project.id, number=1, workflow_id=f"text:{project.id}", state="done")
+        session.add_all([item, round_])
+        session.flush()
+        batch = Batch(project_id=project.id, round_id=round_.id, number=1, version="v0+b1", strategy="random")
+        session.add(batch)
+        session.flush()
+        session.add(Pick(batch_id=batch.id, rank=0, item_id=item.id, reason="drawn at random"))
+
+    page = Document(web.client.get(f"/projects/{project.name}/batch").text)
+
+    assert text in page.text
+    assert "img" not in [tag for tag, _ in page.elements]
+    assert web.client.get(f"/projects/{project.name}/items/{item.id}/thumbnail").status_code == 404
 
 
 def test_items_of_another_project_have_no_thumbnail_here(web: Web, played: Played) -> None:
