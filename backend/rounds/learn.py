@@ -40,7 +40,8 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
         known = labelled(session, project_id)
         pool = candidates(session, project_id, needs_task=False)
         parent = registry.champion(session, project_id)
-    validate(project, round_, parent, lambda hashes: open_embeddings(project.settings).gather(hashes))
+    embeddings = open_embeddings(project.settings)
+    validate(project, round_, parent, embeddings)
     classes = LabelTask.parse(project.label_config).choices
     known = [row for row in known if row.label in classes]
     train = [row for row in known if not row.is_holdout]
@@ -48,7 +49,6 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
     if len({row.label for row in train}) < 2:
         return {"labels": len(train), "holdout": len(holdout), "version": None}
 
-    embeddings = open_embeddings(project.settings)
     seed = round_seed(project.settings.seed, number)
     x, y = _arrays(embeddings, train, classes)
     lent = _pool(project_id, embeddings, pool.hashes, train, seed)

@@ -1,6 +1,6 @@
 """Look at the labels before a round trains on them: findings become alerts, and some of them end the round."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import sqlalchemy as sa
 import structlog
@@ -9,15 +9,19 @@ from backend.database import Alert, ModelVersion, Project, Round, reading, trans
 from backend.errors import LabelsRefused
 from backend.learning import registry
 from backend.monitoring import labels as given
+from backend.monitoring.arrivals import check_arrivals, samples
 from backend.monitoring.finding import Finding
-from backend.monitoring.validation import Before, Gather, examine
+from backend.monitoring.validation import Before, examine
+from backend.rounds.encoding import Embeddings
 from backend.studio.labels import LabelTask
 
 log = structlog.get_logger()
 
 
-def validate(project: Project, round_: Round, parent: ModelVersion | None, gather: Gather) -> None:
-    """Check the project's labels, write what is found as alerts, and raise LabelsRefused where one stops the round.
+def validate(project: Project, round_: Round, parent: ModelVersion | None, embeddings: Embeddings) -> None:
+    """Check the project's labels, and the items that came since the champion; write what is found as alerts.
+
+    Raises LabelsRefused where a finding stops the round.
 
     A finding that says what the last alert of its code said is not repeated. Codes in ``validation.accept`` warn
     instead of stopping.
@@ -28,7 +32,7 @@ def validate(project: Project, round_: Round, parent: ModelVersion | None, gathe
         return
     classes = LabelTask.parse(project.label_config).choices
     accepted = project.settings.validation.accept
-    found = examine(rows, classes, _before(parent), gather)
+    found = [*examine(rows, classes, _before(parent), embeddings.gather), *_arrivals(project.id, parent, embeddings)]
     stops = [finding for finding in found if finding.severity == "stop" and finding.code not in accepted]
     _alert(project.id, round_.id, found, stops)
     if stops:
@@ -40,6 +44,16 @@ def _before(parent: ModelVersion | None) -> Before | None:
         return None
     classes = parent.lineage.get("classes") or registry.load_head(parent).classes
     return Before(tuple(classes), dict(parent.lineage.get("class_counts") or {}))
+
+
+def _arrivals(project_id: int, parent: ModelVersion | None, embeddings: Embeddings) -> Iterator[Finding]:
+    """Drift of the items that came since the champion was made, while its encoder is the project's."""
+    if parent is None or parent.encoder_digest != embeddings.digest:
+        return
+    with reading() as session:
+        known, new = samples(session, project_id, parent.created_at)
+    head = registry.load_head(parent)
+    yield from check_arrivals(known, new, embeddings.gather, head.predict, head.classes)
 
 
 def _alert(project_id: int, round_id: int, found: Sequence[Finding], stops: Sequence[Finding]) -> None:
