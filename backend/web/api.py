@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 
 from backend.web import auth
 from backend.web.openapi import LARGEST, PREFIX, adapter, document
@@ -22,6 +22,7 @@ def blueprint() -> Blueprint:
     """All routes of the table, and the document that describes them."""
     pages = Blueprint("api", __name__, url_prefix=PREFIX)
     pages.before_request(auth.require_basic)
+    pages.before_request(refuse_impossible_names)
     pages.before_request(_require_json)
     pages.after_request(_private)
     for route in ROUTES:
@@ -44,6 +45,12 @@ def _serve(route: Route) -> Callable[..., Response]:
         return Response(body, status=route.status, mimetype="application/json")
 
     return serve
+
+
+def refuse_impossible_names() -> None:
+    """Postgres knows no text with a NUL, so such a name must not get there."""
+    if "\0" in (request.view_args or {}).get("name", ""):
+        raise NotFound("No project has such a name.")
 
 
 def _require_json() -> None:

@@ -9,6 +9,7 @@ from backend.database import Project, now, project_named, reading, transaction
 from backend.errors import NextbatchError, UnknownProject
 from backend.rounds.queue import request_round
 from backend.web import auth, charts, thumbnails, words
+from backend.web.api import refuse_impossible_names
 from backend.web.openapi import LARGEST
 from backend.web.origin import refuse_other_sites
 from backend.web.views.batches import find_batch, published_batch
@@ -30,6 +31,7 @@ def blueprint() -> Blueprint:
     """The pages, their style and script, and the thumbnails."""
     pages = Blueprint("dashboard", __name__, template_folder="templates", static_folder="static")
     pages.before_request(auth.require_basic)
+    pages.before_request(refuse_impossible_names)
     pages.after_request(_guard)
     pages.register_error_handler(UnknownProject, lambda error: _refusal(404, str(error)))
     pages.register_error_handler(HTTPException, lambda error: _refusal(error.code or 500, error.description or ""))

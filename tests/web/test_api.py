@@ -224,6 +224,13 @@ def test_a_number_that_no_round_has_is_no_failure(api: Web, played: Played, numb
     assert answer.json()["status"] == answer.status_code
 
 
+@pytest.mark.parametrize("name", ["a%00b", "%00", "..%2f..", "%ff%fe", "x" * 4_000, "%F0%9F%92%A9", "' OR 1=1 --"])
+def test_a_name_that_no_project_has_is_not_found(api: Web, name: str) -> None:
+    answers = [api.client.get(f"{API}/projects/{name}/items"), api.client.get(f"/projects/{name}/batch")]
+
+    assert [answer.status_code for answer in answers] == [404, 404]
+
+
 def test_the_document_has_every_route_and_no_other(sqlite_home: Path, guarded: Web) -> None:
     rules = [rule for rule in create_app().url_map.iter_rules() if rule.rule.startswith(API)]
     served = {
