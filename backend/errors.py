@@ -24,8 +24,8 @@ class NextbatchError(Exception):
 
 class DatabaseUnready(NextbatchError):
     """The database cannot be used: {problem}.
-    A new one gets its tables from `nextbatch migrate` (`nextbatch serve` does it too); else check NEXTBATCH_DATABASE_URL
-    and NEXTBATCH_HOME."""
+    A new one gets its tables from `nextbatch migrate` (`nextbatch serve` does it too). Else check
+    NEXTBATCH_DATABASE_URL and NEXTBATCH_HOME."""
 
 
 class BadConfiguration(NextbatchError):
