@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --python $(BIN)/python
 STAY ?= 1
-# Each has a Label Studio, a Triton, a Postgres and an S3 server of its own: 2 keep two cores busy.
+# Each has a Label Studio, a Triton, a Postgres and an S3 server of its own: 2 keep two cores busy. One thread each: the
+# threads of numerical libraries wait for one another by spinning, and two such processes stand in each other's way.
 TEST_PROCESSES ?= 2
 PUBLISH ?= reorder
 DATA ?=
@@ -19,7 +20,7 @@ demo: $(VENV)/.demo
 	$(BIN)/nextbatch demo $(if $(DATA),--data "$(DATA)") --publish $(PUBLISH) $(if $(filter 0,$(STAY)),--no-stay,--stay)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 NEXTBATCH_WORKER_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.check
 	$(BIN)/ruff format --check .
