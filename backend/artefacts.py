@@ -9,15 +9,16 @@ from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def whole(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` in one step, on disk, when the block ends well."""
+def whole(path: Path, mode: int = 0o644, is_durable: bool = True) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` in one step when the block ends well; durable, it is on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if is_durable:
+                file.flush()
+                os.fsync(file.fileno())
         Path(name).chmod(mode)
         Path(name).replace(path)
     except BaseException:

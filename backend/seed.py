@@ -21,7 +21,7 @@ from backend.pool.listing import LOCAL_FILES, list_pool, local_uri
 from backend.pool.refresh import refresh
 from backend.rounds.encoding import source_config
 from backend.rounds.queue import prepare_database, request_round
-from backend.rounds.source import open_studio, studio_project_id_of
+from backend.rounds.source import import_tasks, open_studio, studio_project_id_of
 from backend.settings import ProjectConfig, settings
 from backend.studio import connect
 from backend.studio.client import Studio
@@ -162,10 +162,7 @@ def _add_items(studio: Studio, project: Project, config: ProjectConfig, task: La
             if uri not in labels
         ]
     progress(f"importing {len(tasks)} tasks into Label Studio")
-    task_ids = connect.import_tasks(studio, studio_project_id_of(project), tasks, task, progress)
-    for chunk in catalog.chunks(task_ids.items(), catalog.INSERT_CHUNK):
-        with transaction() as session:
-            catalog.assign_tasks(session, project.id, dict(chunk))
+    import_tasks(studio, project, tasks, task, progress)
     return added
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from backend.artefacts import whole
 from backend.errors import LoanUnreadable
 from backend.learning.candidates import Unlabelled
-from backend.learning.neighbours import Graph, Keys, Read
+from backend.learning.neighbours import Graph, Keys, Read, pack, unpack
 
 _NAMES = ("keys", "columns", "cosines", "sample")
 
@@ -43,8 +43,7 @@ def load_loan(path: Path, labelled: Keys, read: Read) -> Unlabelled:
         raise LoanUnreadable(path=path, problem=str(error)) from None
     if _digest(arrays) != path.name.removesuffix(".safetensors"):
         raise LoanUnreadable(path=path, problem="its content does not match its name")
-    raw = arrays["keys"]
-    keys = np.frombuffer(raw.tobytes(), f"S{raw.shape[1]}")
+    keys = unpack(arrays["keys"])
     nothing = np.empty((0, 0), np.float32)
     graph = Graph(keys, nothing, nothing, nothing, nothing, arrays["columns"], arrays["cosines"])
     sample = arrays["sample"]
@@ -53,9 +52,8 @@ def load_loan(path: Path, labelled: Keys, read: Read) -> Unlabelled:
 
 
 def _arrays(lent: Unlabelled) -> dict[str, NDArray[Any]]:
-    keys = lent.graph.keys
     return {
-        "keys": np.frombuffer(keys.tobytes(), np.uint8).reshape(len(keys), keys.dtype.itemsize),
+        "keys": pack(lent.graph.keys),
         "columns": lent.graph.columns,
         "cosines": lent.graph.cosines,
         "sample": lent.sample,

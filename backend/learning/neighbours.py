@@ -54,10 +54,8 @@ class Graph:
     def save(self, path: Path) -> None:
         """Write a safetensors file in one step."""
         arrays = {name: getattr(self, name) for name in _NAMES[1:]}
-        width = self.keys.dtype.itemsize
-        keys = np.frombuffer(self.keys.tobytes(), np.uint8).reshape(len(self), width)
         with whole(path) as file:
-            file.write(save({"keys": keys, **arrays}))
+            file.write(save({"keys": pack(self.keys), **arrays}))
 
     @classmethod
     def load(cls, path: Path) -> "Graph":
@@ -67,14 +65,23 @@ class Graph:
                 arrays = {name: file.get_tensor(name) for name in _NAMES}
         except (OSError, SafetensorError) as error:
             raise GraphUnreadable(path=path, problem=str(error)) from None
-        keys = arrays.pop("keys")
-        graph = cls(keys=keys.reshape(-1).view(f"S{keys.shape[1]}"), **arrays)
+        graph = cls(keys=unpack(arrays.pop("keys")), **arrays)
         n, rank = len(graph), graph.basis.shape[-1]
         if graph.points.shape != (n, rank) or graph.columns.shape != graph.cosines.shape or len(graph.columns) != n:
             raise GraphUnreadable(path=path, problem="its parts do not fit together")
         if n and not (graph.columns.min() >= 0 and graph.columns.max() < n):
             raise GraphUnreadable(path=path, problem="it names nodes that it does not have")
         return graph
+
+
+def pack(keys: Keys) -> NDArray[np.uint8]:
+    """Keys as safetensors can hold them: (n, width) bytes."""
+    return np.frombuffer(keys.tobytes(), np.uint8).reshape(len(keys), keys.dtype.itemsize)
+
+
+def unpack(packed: NDArray[np.uint8]) -> Keys:
+    """What `pack` made, as keys (n,)."""
+    return np.frombuffer(packed.tobytes(), f"S{packed.shape[1]}")
 
 
 def build(keys: Keys, read: Read) -> Graph:

@@ -8,12 +8,12 @@ into place whole, and a content is checked when it is read: a crash or a full di
 import contextlib
 import hashlib
 import os
-import tempfile
 import threading
 from pathlib import Path
 
 import structlog
 
+from backend.artefacts import whole
 from backend.pool.files import Blob
 
 _BLOCK = 4096  # what a small file takes on disk
@@ -75,15 +75,8 @@ class BlobCache:
         return self._folder / kind / name[:2] / name
 
     def _write(self, path: Path, data: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with whole(path, 0o600, is_durable=False) as file:
+            file.write(data)
 
     def _make_room(self, size: int) -> None:
         with self._lock:

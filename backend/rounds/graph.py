@@ -12,6 +12,7 @@ from backend.learning.neighbours import Graph, Keys, Read, build, update
 from backend.learning.training import PROPAGATION_LABELS
 from backend.pool.catalog import candidates, labelled
 from backend.rounds.encoding import Embeddings, open_embeddings
+from backend.scoring.vectors import VectorStore
 from backend.settings import settings
 
 log = structlog.get_logger()
@@ -24,9 +25,9 @@ def as_keys(hashes: Iterable[str]) -> Keys:
     return np.array([content_hash.encode() for content_hash in hashes], dtype="S64")
 
 
-def reader(embeddings: Embeddings) -> Read:
+def reader(store: Embeddings | VectorStore) -> Read:
     """Embeddings by the graph's keys."""
-    return lambda keys: embeddings.gather([key.decode() for key in keys])
+    return lambda keys: store.gather([key.decode() for key in keys])
 
 
 def refresh(project_id: int) -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from backend.database import Item, ModelVersion, reading
+from backend.database import Item, reading
 from backend.errors import StrategyFieldMissing
-from backend.learning import committee, registry
+from backend.learning import committee
 from backend.learning.heads import Head
 from backend.pool.catalog import Candidates, Labelled, chunks
 from backend.rounds.encoding import Embeddings
@@ -29,17 +29,16 @@ def request_inputs(
     embeddings: Embeddings,
     pool: Candidates,
     known: Sequence[Labelled],
-    version: ModelVersion | None,
+    head: Head | None,
+    penalty: float,
     seed: int,
 ) -> dict[str, Any]:
-    """Arrays of a `strategies.Request`, aligned with ``pool.ids``; without a champion only embeddings and labels."""
+    """Arrays of a `strategies.Request`, aligned with ``pool.ids``; without a head only embeddings and labels."""
     rows = embeddings.gather(pool.hashes)
-    head = None if version is None else registry.load_head(version)
     place = {} if head is None else {label: column for column, label in enumerate(head.classes)}
     known = [row for row in known if head is None or row.label in place]
     labelled = embeddings.gather([row.content_hash for row in known])
     classes = np.array([place.get(row.label, 0) for row in known], dtype=np.int64)
-    penalty = 0.0 if version is None else float(version.lineage["penalty"])
     inputs = model_inputs(asked, head, penalty, rows, labelled, classes, seed)
     if Needs.COSTS in asked and section.cost_field:
         inputs["costs"] = _costs(pool, section.cost_field)

@@ -17,7 +17,7 @@ from backend.learning.loans import load_loan
 from backend.learning.provenance import provenance
 from backend.learning.snapshots import Row, Snapshot
 from backend.rounds.comparison import vectors
-from backend.rounds.graph import as_keys
+from backend.rounds.graph import as_keys, reader
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _refit(version: ModelVersion) -> tuple[Head, list[Row]]:
     lent: Unlabelled | None = None
     if lineage["graph_nodes"]:
         path = registry.loan_path(lineage["loan"])
-        lent = load_loan(path, as_keys(hashes), lambda keys: store.gather([key.decode() for key in keys]))
+        lent = load_loan(path, as_keys(hashes), reader(store))
     labels = np.array([place[row.label] for row in rows], dtype=np.int64)
     with _threads(int(lineage["threads"])):
         fit = training.fit(store.gather(hashes), labels, lineage["classes"], pool=lent, seed=version.seed)

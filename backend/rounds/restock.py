@@ -10,7 +10,7 @@ from backend.pool import catalog
 from backend.pool.listing import list_pool
 from backend.pool.refresh import refresh
 from backend.rounds.encoding import source_config
-from backend.rounds.source import open_studio, studio_project_id_of
+from backend.rounds.source import import_tasks, open_studio
 from backend.studio import connect
 from backend.studio.labels import LabelTask
 
@@ -50,7 +50,4 @@ def _import(project: Project) -> None:
         return
     tasks = [connect.TaskToImport(key, {**data, task.data_key: uri}, None) for key, uri, data in listed]
     with open_studio() as studio:
-        task_ids = connect.import_tasks(studio, studio_project_id_of(project), tasks, task, lambda _line: None)
-    for chunk in catalog.chunks(task_ids.items(), catalog.INSERT_CHUNK):
-        with transaction() as session:
-            catalog.assign_tasks(session, project.id, dict(chunk))
+        import_tasks(studio, project, tasks, task)

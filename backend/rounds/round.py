@@ -75,9 +75,7 @@ def sync(project_id: int, number: int) -> dict[str, Any]:
 def encode_items(project_id: int, number: int) -> dict[str, Any]:
     """Encode what has no embedding yet. Vectors are keyed by content, so a repetition finds them."""
     _enter(project_id, number, "encode")
-    encoded = encoding.encode_new(project_id, _progress(project_id, number))
-    graph.refresh(project_id)
-    return encoded
+    return encoding.encode_new(project_id, _progress(project_id, number))
 
 
 @step("learn")
@@ -108,7 +106,7 @@ def restock_pool(project_id: int, number: int) -> dict[str, Any]:
     stocked = restock.restock(project_id)
     if stocked:
         encoding.encode_new(project_id, _progress(project_id, number))
-        graph.refresh(project_id)
+    graph.refresh(project_id)
     return stocked
 
 

@@ -1,5 +1,6 @@
 """The label source of a round: pull what people did, publish what they shall do next. Here: Label Studio."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ from backend.database import Annotation, Batch, Item, ModelVersion, Pick, Projec
 from backend.errors import MissingSetting
 from backend.pool import catalog
 from backend.settings import settings
+from backend.studio import connect
 from backend.studio import publish as publishing
 from backend.studio import sync as syncing
 from backend.studio.client import Studio
@@ -98,6 +100,20 @@ def publish(project_id: int, number: int) -> dict[str, Any]:
             .values(state="published", published_at=sa.func.coalesce(Batch.published_at, now()))
         )
     return {"published": batch.version, "model": version.name if version else None}
+
+
+def import_tasks(
+    studio: Studio,
+    project: Project,
+    tasks: Sequence[connect.TaskToImport],
+    task: LabelTask,
+    progress: Callable[[str], None] = lambda _line: None,
+) -> None:
+    """Make the tasks that are not there yet, and know every item's task."""
+    task_ids = connect.import_tasks(studio, studio_project_id_of(project), tasks, task, progress)
+    for chunk in catalog.chunks(task_ids.items(), catalog.INSERT_CHUNK):
+        with transaction() as session:
+            catalog.assign_tasks(session, project.id, dict(chunk))
 
 
 def studio_project_id_of(project: Project) -> int:
