@@ -96,7 +96,7 @@ def read_archive(path: Path, cache: Path) -> Dataset:
         raise DatasetUnreadable(path=path, problem="it is neither a folder nor a known archive")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return read_folder(_made_once(cache / digest[:32], lambda folder: unpack(path, folder)), origin=str(path))
+    return read_folder(made_once(cache / digest[:32], lambda folder: unpack(path, folder)), origin=str(path))
 
 
 def cifar10(cache: Path) -> Dataset:
@@ -107,9 +107,9 @@ def cifar10(cache: Path) -> Dataset:
         with tempfile.TemporaryDirectory(dir=folder.parent) as download, _socket_timeout(_DOWNLOAD_TIMEOUT_S):
             for part in ("train", "test"):
                 data = downloader(download, train=part == "train", download=True)
-                _write_pngs(folder / part, data.data, [data.classes[target] for target in data.targets])
+                write_pngs(folder / part, data.data, [data.classes[target] for target in data.targets])
 
-    return read_folder(_made_once(cache / "cifar10", make), origin="CIFAR-10, downloaded by torchvision")
+    return read_folder(made_once(cache / "cifar10", make), origin="CIFAR-10, downloaded by torchvision")
 
 
 def digits(cache: Path) -> Dataset:
@@ -122,12 +122,12 @@ def digits(cache: Path) -> Dataset:
         pixels = np.rint(data.images * (255 / 16)).astype(np.uint8)
         shuffled = np.random.default_rng(0).permutation(len(pixels))
         for part, chosen in (("test", shuffled[:_DIGITS_HOLDOUT]), ("train", np.sort(shuffled[_DIGITS_HOLDOUT:]))):
-            _write_pngs(folder / part, pixels[chosen], [str(target) for target in data.target[chosen]])
+            write_pngs(folder / part, pixels[chosen], [str(target) for target in data.target[chosen]])
 
-    return read_folder(_made_once(cache / "digits", make), origin="scikit-learn digits")
+    return read_folder(made_once(cache / "digits", make), origin="scikit-learn digits")
 
 
-def _write_pngs(folder: Path, images: npt.NDArray[np.uint8], labels: Sequence[str]) -> None:
+def write_pngs(folder: Path, images: npt.NDArray[np.uint8], labels: Sequence[str]) -> None:
     """Write images (n, H, W) or (n, H, W, 3) as `label/NNNNN.png`."""
     for label in set(labels):
         (folder / label).mkdir(parents=True)
@@ -135,7 +135,7 @@ def _write_pngs(folder: Path, images: npt.NDArray[np.uint8], labels: Sequence[st
         Image.fromarray(image).save(folder / label / f"{number:05}.png", compress_level=1)
 
 
-def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """The folder, made in a temporary one and renamed: it is whole or not there, also with several processes."""
     if folder.is_dir():
         return folder

@@ -205,7 +205,7 @@ def test_colour_arrays_become_png_files_without_loss(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     labels = ["cat", "dog"] * 10
 
-    folders._write_pngs(tmp_path / "train", images, labels)
+    folders.write_pngs(tmp_path / "train", images, labels)
 
     dataset = read_folder(tmp_path)
     order = sorted(range(20), key=lambda number: (labels[number], number))
