@@ -57,8 +57,12 @@ def _build(folder: Path, pins: Sequence[str], progress: Progress) -> None:
     started = time.monotonic()
     python = folder / "bin" / "python"
     log = folder.with_suffix(".log")
-    # uv installs Label Studio in 8 s where pip takes 94 s (two cores).
     _run([sys.executable, "-m", "venv", "--symlinks", "--without-pip", folder], log)
+    if torch := [pin for pin in pins if pin.startswith("torch")]:
+        # An index that serves a CPU build of torch under an exact version only gives it to pip, not to uv.
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
+        _run([*pip, "install", "--quiet", *torch], log)
+    # uv installs Label Studio in 8 s where pip takes 94 s (two cores).
     _run([find_uv_bin(), "pip", "install", "--quiet", "--python", python, *pins], log)
     (folder / ".complete").touch()
     progress(f"installed {folder.name} in {time.monotonic() - started:.0f} s")

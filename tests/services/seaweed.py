@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,15 +56,18 @@ class S3Server:
 
 
 @contextmanager
-def running() -> Iterator[S3Server]:
-    """A started server that answers reads and writes. Bucket names need three letters at least."""
+def running(*others: Mapping[str, Any]) -> Iterator[S3Server]:
+    """A started server that answers reads and writes. Bucket names need three letters at least.
+
+    `others` are identities beside the administrator, as SeaweedFS's configuration writes them.
+    """
     folder = Path(tempfile.mkdtemp(prefix="nextbatch-seaweed-"))
     identity = {
         "name": "tests",
         "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
         "actions": ["Admin", "Read", "List", "Tagging", "Write"],
     }
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity, *others]}))
     master, volume, filer, s3 = _free_ports(4)
     weed = Path(sysconfig.get_path("scripts"), "weed")
     with (folder / "weed.log").open("wb") as log:

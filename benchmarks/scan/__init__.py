@@ -1,0 +1,1 @@
+"""How fast a pool is scanned, and against what: `python -m benchmarks.scan --help`."""

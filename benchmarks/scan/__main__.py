@@ -1,0 +1,67 @@
+"""How fast a pool is scanned, beside the model alone, ALaaS 0.2.1 and the loops people write.
+
+    NEXTBATCH_DATA=ARCHIVE python -m benchmarks.scan [--only ID,ID] [--items N] [--repeat K] [--again] [--trial]
+
+Each row is written to benchmarks/results/scan.json as soon as it is measured; a run that was stopped goes on with the
+rows that are not there. --again measures them anew; --trial writes below the cache folder: figures from a busy
+machine, or from few items, are no results. docs/benchmarks.md says how each row is measured.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from backend.settings import settings
+from benchmarks import record
+from benchmarks.scan import throughput
+from benchmarks.scan.stage import Stage
+
+Measure = Callable[[Stage, int], Iterator[dict[str, Any]]]
+MEASURES: dict[str, Measure] = {
+    "cold_vs_bound": throughput.cold_vs_bound,
+    "overhead_ms": throughput.overhead,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help=", ".join(MEASURES))
+    parser.add_argument("--items", type=int, default=5_000)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--trial", action="store_true")
+    options = parser.parse_args()
+    wanted = [name for name in options.only.split(",") if name] or list(MEASURES)
+    if unknown := [name for name in wanted if name not in MEASURES]:
+        sys.exit(f"unknown: {', '.join(unknown)}; there are {', '.join(MEASURES)}")
+    if options.trial:
+        record.RESULTS = settings().cache / "benchmarks" / "trial"
+        record.RESULTS.mkdir(parents=True, exist_ok=True)
+    done = _read(record.RESULTS / "scan.json")
+    with Stage(options.items) as stage:
+        for name in wanted:
+            if name in done and not options.again:
+                print(f"{name}: measured before; --again measures it anew", flush=True)
+                continue
+            print(f"{name} …", flush=True)
+            started = time.monotonic()
+            for measured in MEASURES[name](stage, options.repeat):
+                measured["measured_s"] = round(time.monotonic() - started, 1)
+                measured["data"] = stage.data.origin
+                done[measured["id"]] = measured
+                record.write("scan", [*done.values()])
+                print(record.show(measured), flush=True)
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    return {row["id"]: row for row in json.loads(path.read_text())["rows"]}
+
+
+if __name__ == "__main__":
+    main()
