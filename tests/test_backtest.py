@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
+from backend.backtest import manual
 from backend.backtest.analysis import area, interval, judge, labels_to, recommend
 from backend.backtest.bench import Bench
 from backend.backtest.campaign import Campaign, accuracies, run, schedule
@@ -98,6 +99,38 @@ def test_the_random_arms_labels_are_a_uniform_draw_of_the_seed(bench: Bench) -> 
 
     assert one.accuracy == again.accuracy
     assert one.accuracy != other.accuracy
+
+
+@pytest.mark.parametrize("way", manual.WAYS)
+def test_what_people_do_without_a_strategy_is_one_order_cut_where_the_labels_end(bench: Bench, way: str) -> None:
+    order = manual.order(bench, way, 3, 60)
+
+    of_class = bench.labels[order]
+    assert len(np.unique(order)) == 60
+    assert (manual.order(bench, way, 3, 25) == order[:25]).all()
+    expected = {
+        "by_folder": (np.diff(of_class) >= 0).all() and (np.diff(order)[np.diff(of_class) == 0] > 0).all(),
+        "by_turns": (np.bincount(of_class, minlength=10) == 6).all() and (of_class[:10] == np.arange(10)).all(),
+        "by_time": (order == np.arange(60)).all(),
+        "by_example": (np.sort(of_class[:10]) == np.arange(10)).all(),
+    }
+    assert expected[way]
+
+
+def test_the_like_of_the_examples_lies_nearer_to_them_than_the_rest(bench: Bench) -> None:
+    order = manual.order(bench, "by_example", 0, 110)
+
+    unit = bench.pool / np.linalg.norm(bench.pool.astype(np.float32), axis=1, keepdims=True)
+    nearest = (unit @ unit[order[:10]].T).max(axis=1)
+    rest = np.setdiff1d(np.arange(500), order)
+    assert nearest[order[10:]].mean() > nearest[rest].mean() + 0.03
+
+
+def test_a_way_by_hand_is_an_arm_like_any_other(bench: Bench) -> None:
+    curve = replay(bench, Arm("by_time", head="logistic"), seed=0, schedule=STEPS)
+
+    assert curve.chosen == ("by_time",) * 3
+    assert curve.accuracy[-1] > 0.6
 
 
 def test_a_backtest_that_was_killed_goes_on_and_ends_the_same(bench: Bench, tmp_path: Path) -> None:

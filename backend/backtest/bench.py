@@ -30,9 +30,11 @@ class Bench:
         classes: Sequence[str],
         pool: tuple[NDArray[Any], NDArray[np.int64]],
         test: tuple[NDArray[Any], NDArray[np.int64]],
+        moments: NDArray[np.int64] | None = None,
     ) -> "Bench":
         """Keep embeddings (n, d) and class indices (n,) of both parts, and the pool's neighbour graph.
 
+        moments: (n,), when each of the pool came, in any unit; without it they came in the order of their rows.
         Raises BenchUnusable where there is too little to tell strategies apart.
         """
         if len(np.unique(pool[1])) < 2 or min(len(pool[1]), len(test[1])) < _FEWEST:
@@ -46,6 +48,8 @@ class Bench:
             for kind, array in (("x", part[0].astype(np.float16)), ("y", part[1].astype(np.int64))):
                 with whole(folder / f"{name}_{kind}.npy") as file:
                     np.save(file, array)
+        with whole(folder / "pool_t.npy") as file:
+            np.save(file, np.arange(len(pool[1])) if moments is None else moments.astype(np.int64))
         with whole(folder / "classes.json") as file:
             file.write(json.dumps(list(classes)).encode())
         build(bench.keys(np.arange(len(pool[1]))), bench.read).save(folder / "graph.safetensors")
@@ -66,6 +70,11 @@ class Bench:
     @cached_property
     def labels(self) -> NDArray[np.int64]:
         return self._array("pool_y")
+
+    @cached_property
+    def moments(self) -> NDArray[np.int64]:
+        """(n,) when each of the pool came."""
+        return self._array("pool_t")
 
     @cached_property
     def test(self) -> NDArray[np.float16]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import strategies
-from backend.backtest import report
+from backend.backtest import manual, report
 from backend.backtest.analysis import judge, recommend
 from backend.backtest.campaign import Campaign, Progress, accuracies, run, schedule
 from backend.backtest.halving import halve
@@ -38,7 +38,7 @@ def compare(
 ) -> str:
     """Encode what is not encoded yet, replay, and write the report below `out`; the answer for people as text."""
     names = dict.fromkeys((question.baseline, *(name.strip() for name in question.strategies)))
-    for name in filter(None, names):
+    for name in filter(None, names.keys() - manual.WAYS.keys()):
         strategies.create(name)  # a wrong name is told before anything is encoded
     bench = open_bench(labels_of, out, EncoderSection(), say)
     steps = schedule(len(bench.labels), question.labels, question.batch)

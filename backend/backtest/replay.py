@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import strategies
+from backend.backtest import manual
 from backend.backtest.bench import Bench
 from backend.learning import training
 from backend.learning.candidates import Unlabelled
+from backend.learning.committee import Source
 from backend.rounds.inputs import OF_A_MODEL, model_inputs
 
 HeadKind = Literal["service", "logistic"]
@@ -19,15 +21,17 @@ HeadKind = Literal["service", "logistic"]
 
 @dataclass(frozen=True)
 class Arm:
-    """What is compared: a strategy, and the head that learns from its picks.
+    """What is compared: a strategy, or one of `manual.WAYS`, and the head that learns from its picks.
 
-    `head` is "service", as a round fits it, or "logistic", which looks at labels alone.
+    `head` is "service", as a round fits it, or "logistic", which looks at labels alone. `samples` is where plausible
+    heads come from.
     """
 
     strategy: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     head: HeadKind = "service"
     name: str = ""
+    samples: Source = "bootstrap"
 
     @property
     def title(self) -> str:
@@ -56,22 +60,20 @@ def replay(
     Without a model a strategy that needs one starts from a batch drawn at random, the same for all such arms of a
     seed. The random arm's labels are nested by seed.
     """
-    strategy = strategies.create(arm.strategy, **arm.parameters)
-    asked = strategy.needs | strategy.uses
-    ids = np.arange(len(bench.labels))
-    known = np.empty(0, np.int64)
+    known: NDArray[np.int64] = np.empty(0, np.int64)
     fit: training.FitReport | None = None
     accuracy, seconds, chosen = [], [], []
+    by_hand = manual.order(bench, arm.strategy, seed, schedule[-1]) if arm.strategy in manual.WAYS else None
     for number, labels in enumerate(schedule):
         started = time.perf_counter()
-        inputs = _inputs(bench, asked, fit, known, seed + number)
-        able = strategy if fit is not None or not strategy.needs & OF_A_MODEL else strategies.create("random")
-        budget = min(labels, len(ids)) - len(known)
-        request = strategies.Request(ids=ids, budget=budget, seed=seed, excluded=frozenset(known.tolist()), **inputs)
-        selection = strategies.run(able, request)
+        if by_hand is None:
+            budget = min(labels, len(bench.labels)) - len(known)
+            picks, name = _pick(bench, arm, fit, known, budget, seed + number)
+        else:
+            picks, name = by_hand[len(known) : labels], arm.strategy
         seconds.append(time.perf_counter() - started)
-        known = np.concatenate([known, selection.ids])
-        chosen.append(str(selection.diagnostics.get("chosen", able.name)))
+        known = np.concatenate([known, picks])
+        chosen.append(name)
         fit = _fit(bench, arm, known, seed)
         predicted = _only(bench, known) if fit is None else fit.head.predict(bench.test).argmax(axis=1)
         accuracy.append(float(np.mean(predicted == bench.test_labels)))
@@ -79,11 +81,21 @@ def replay(
     return Curve(tuple(schedule), tuple(accuracy), tuple(seconds), tuple(chosen))
 
 
-def _inputs(
-    bench: Bench, asked: strategies.Needs, fit: training.FitReport | None, known: NDArray[np.int64], seed: int
-) -> dict[str, Any]:
-    head, penalty = (None, 0.0) if fit is None else (fit.head, fit.penalty)
-    return model_inputs(asked, head, penalty, bench.pool, bench.pool[known], bench.labels[known], seed)
+def _pick(
+    bench: Bench, arm: Arm, fit: training.FitReport | None, known: NDArray[np.int64], budget: int, seed: int
+) -> tuple[NDArray[np.int64], str]:
+    """The rows to label next, and what chose them."""
+    strategy = strategies.create(arm.strategy, **arm.parameters)
+    if fit is None and strategy.needs & OF_A_MODEL:
+        strategy = strategies.create("random")
+    asked = strategy.needs | strategy.uses
+    head, penalty = (None, 0.0) if fit is None or not asked & OF_A_MODEL else (fit.head, fit.penalty)
+    labelled, classes = bench.pool[known], bench.labels[known]
+    inputs = model_inputs(asked, head, penalty, bench.pool, labelled, classes, seed, arm.samples)
+    ids = np.arange(len(bench.labels))
+    request = strategies.Request(ids=ids, budget=budget, seed=seed, excluded=frozenset(known.tolist()), **inputs)
+    selection = strategies.run(strategy, request)
+    return selection.ids, str(selection.diagnostics.get("chosen", strategy.name))
 
 
 def _fit(bench: Bench, arm: Arm, known: NDArray[np.int64], seed: int) -> training.FitReport | None:
