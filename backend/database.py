@@ -239,6 +239,44 @@ class Alert(Table):
     created_at: Mapped[dt.datetime] = mapped_column(default=now)
 
 
+class Job(Table):
+    """A part of a scan: the items of a range of ids that were new when it was made, for one worker to encode."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (sa.Index("ix_jobs_state", "project_id", "state"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"))
+    encoder_digest: Mapped[str] = mapped_column(sa.String(64))
+    first_item: Mapped[int]
+    last_item: Mapped[int]
+    items: Mapped[int]
+    state: Mapped[str] = mapped_column(sa.String(8), default="waiting")  # waiting | running | done | failed
+    worker: Mapped[str | None] = mapped_column(sa.String(64))
+    done: Mapped[int] = mapped_column(default=0)
+    failed: Mapped[int] = mapped_column(default=0)
+    stages: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    failure: Mapped[str | None] = mapped_column(sa.Text)
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
+    started_at: Mapped[dt.datetime | None]
+    finished_at: Mapped[dt.datetime | None]
+
+
+class Parcel(Table):
+    """Vectors on their way from a worker that does not share the home: what a job's scan finished in half a second.
+
+    `hashes` are the items' contents; `rows` has the float16 vectors of `row_hashes`, those not sent before.
+    """
+
+    __tablename__ = "parcels"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(sa.ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    item_ids: Mapped[list[Any]]
+    hashes: Mapped[list[Any]]
+    row_hashes: Mapped[list[Any]]
+    rows: Mapped[bytes] = mapped_column(sa.LargeBinary)
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
+
+
 class Worker(Table):
     """A heartbeat per worker process; `executor_id` is what the round engine knows it by."""
 

@@ -300,6 +300,31 @@ class BadEncoderWeights(NextbatchError):
     Give a state-dict file (.safetensors, .pth) of this architecture."""
 
 
+class EncoderMismatch(NextbatchError):
+    """encoder.name is {name}, which encodes {encodes}s, and the items are {items}s. Set encoder.name to auto."""
+
+
+class JobMismatch(NextbatchError):
+    """This worker would encode with {mine}, and the job is for {wanted}: the machines' weights or precisions differ.
+    Set NEXTBATCH_PRECISION, and encoder.weights, alike on all of them."""
+
+
+class JobsFailed(NextbatchError):
+    """{count} jobs of the scan failed. The first one: {problem}"""
+
+    is_passing = True
+
+
+class PrecisionNotStock(NextbatchError):
+    """A stock Triton computes {name} in fp32, and this encoder is the {precision} one: vectors of the two never mix.
+    Set encoder.precision to fp32 in the project, or NEXTBATCH_PRECISION=fp32 on all machines. The next scan encodes its
+    pool anew."""
+
+
+class NothingToExport(NextbatchError):
+    """{name!r} is neither an encoder ({encoders}) nor a project ({known})."""
+
+
 class EncoderUnreadable(NextbatchError):
     """The exported encoder in {path} cannot be used: {problem}. Delete that folder: it is exported again."""
 

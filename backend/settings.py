@@ -27,11 +27,20 @@ class Settings(BaseSettings):
     ftp_password: SecretStr | None = Field(default=None, description="Login for ftp hosts in pool.allow_hosts.")
     webhook_secret: SecretStr | None = Field(default=None, description="Value of the X-Nextbatch-Secret header.")
     predict_deadline_s: float = Field(default=5.0, gt=0, description="/predict answers within this.")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        default="auto", description="What `precision: auto` means; machines that share a database must agree."
+    )
+    role: Literal["all", "encode"] = Field(
+        default="all", description="encode: a worker that takes jobs and no rounds, and shares no home with the others."
+    )
+    job_items: int = Field(default=4_000, ge=1, description="Items a job of a scan that many workers share.")
     worker_threads: int = Field(default=2, ge=1, description="Threads of numerical libraries in the worker.")
     label_studio_url: str | None = Field(default=None, validation_alias="LABEL_STUDIO_URL")
     label_studio_api_key: SecretStr | None = Field(default=None, validation_alias="LABEL_STUDIO_API_KEY")
     triton_url: str | None = Field(
-        default=None, validation_alias="TRITON_URL", description="host:port of gRPC; default: embedded."
+        default=None,
+        validation_alias="TRITON_URL",
+        description="host:port of gRPC, several with commas between them; default: embedded.",
     )
 
     def model_post_init(self, _context: Any) -> None:

@@ -137,11 +137,13 @@ def mark_failed(session: Session, reasons: Mapping[int, str]) -> None:
     )
 
 
-def new_items(session: Session, project_id: int, first_id: int = 0, limit: int = 10_000) -> Sequence[tuple[int, str]]:
-    """Items that nobody tried to encode yet, as (id, uri), by id from `first_id` on."""
+def new_items(
+    session: Session, project_id: int, first_id: int = 0, limit: int = 10_000, last_id: int = 2**31 - 1
+) -> Sequence[tuple[int, str]]:
+    """Items that nobody tried to encode yet, as (id, uri), by id from `first_id` to `last_id`."""
     rows = session.execute(
         sa.select(Item.id, Item.uri)
-        .where(Item.project_id == project_id, Item.state == "new", Item.id >= first_id)
+        .where(Item.project_id == project_id, Item.state == "new", Item.id.between(first_id, last_id))
         .order_by(Item.id)
         .limit(limit)
     )

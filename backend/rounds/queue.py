@@ -17,6 +17,7 @@ from backend.database import Batch, Event, Pick, Project, Round, engine, now
 from backend.settings import settings
 
 ROUNDS = "rounds"
+JOBS = "jobs"
 APPLICATION = "nextbatch"
 APPLICATION_VERSION = "1"  # pinned: DBOS would otherwise hash the code, and an upgrade would strand rounds in flight
 FORCING_ACTIONS = ("START_TRAINING",)
@@ -65,6 +66,17 @@ def request_round(session: Session, project_id: int, trigger: str) -> Round:
         number,
     )
     return round_
+
+
+def request_job(session: Session, job_id: int) -> None:
+    """Let any worker take this part of a scan; in the transaction that made its row."""
+    options: EnqueueOptions = {
+        "queue_name": JOBS,
+        "workflow_name": "job",
+        "workflow_id": f"job:{job_id}",
+        "app_version": APPLICATION_VERSION,
+    }
+    client().enqueue_in_transaction(session, options, job_id)
 
 
 def due_trigger(session: Session, project: Project, at: dt.datetime | None = None) -> str | None:

@@ -9,7 +9,7 @@ from dbos import DBOS
 
 from backend.database import Alert, Event, Round, now, transaction
 from backend.errors import NextbatchError
-from backend.rounds import choose, encoding, graph, learn, restock, source
+from backend.rounds import choose, graph, jobs, learn, restock, source
 
 log = structlog.get_logger()
 P = ParamSpec("P")
@@ -75,7 +75,7 @@ def sync(project_id: int, number: int) -> dict[str, Any]:
 def encode_items(project_id: int, number: int) -> dict[str, Any]:
     """Encode what has no embedding yet. Vectors are keyed by content, so a repetition finds them."""
     _enter(project_id, number, "encode")
-    return encoding.encode_new(project_id, _progress(project_id, number))
+    return jobs.encode(project_id, _progress(project_id, number))
 
 
 @step("learn")
@@ -105,7 +105,7 @@ def restock_pool(project_id: int, number: int) -> dict[str, Any]:
     _enter(project_id, number, "restock")
     stocked = restock.restock(project_id)
     if stocked:
-        encoding.encode_new(project_id, _progress(project_id, number))
+        jobs.encode(project_id, _progress(project_id, number))
     graph.refresh(project_id)
     return stocked
 

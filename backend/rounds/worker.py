@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +16,29 @@ import sqlalchemy as sa
 import structlog
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 
-from backend.database import Event, Project, Round, Worker, engine, now, reading, transaction
-from backend.rounds.queue import APPLICATION, APPLICATION_VERSION, ROUNDS, due_trigger, is_resting, request_round
+from backend.database import Event, Job, Project, Round, Worker, engine, now, reading, transaction
+from backend.rounds.queue import (
+    APPLICATION,
+    APPLICATION_VERSION,
+    JOBS,
+    ROUNDS,
+    due_trigger,
+    is_resting,
+    request_round,
+)
 from backend.rounds.reconcile import RECONCILE_S, Reconciler
 from backend.settings import settings
 
 log = structlog.get_logger()
 
 TICK_S = 0.5
+UNTOLD = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")  # ends of a workflow that its row may not tell
 HEARTBEAT_S = 2.0
 DEAD_AFTER = dt.timedelta(
     seconds=8
 )  # a round of a killed worker is taken over within 15 s: this, plus a heartbeat, plus a poll
 POLL_S = 0.2
+JOBS_AT_ONCE = 2  # while one job's last minibatches are encoded, the next one's first items are fetched
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,7 @@ class Slot:
     """A worker's stable name on this machine, held by a file lock: the next worker in the slot recovers its rounds."""
 
     executor_id: str
-    lock: IO[str]
+    lock: IO[str] | None
 
 
 def claim_slot(folder: Path) -> Slot:
@@ -55,13 +66,14 @@ def claim_slot(folder: Path) -> Slot:
 
 def run(stopping: threading.Event | None = None) -> None:
     """Work until SIGTERM or SIGINT (or `stopping`). The next worker goes on with a round in flight."""
-    import backend.rounds.round  # noqa: F401 - registers the workflow before DBOS launches
+    import backend.rounds.round  # noqa: F401 - registers the workflows before DBOS launches
 
     stopping = stopping or threading.Event()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopping.set())
-    slot = claim_slot(settings().home / "workers")
+    is_whole = settings().role == "all"
+    slot = claim_slot(settings().home / "workers") if is_whole else Slot(_unique_name(), None)
     DBOS(
         config=DBOSConfig(
             name=APPLICATION,
@@ -75,24 +87,29 @@ def run(stopping: threading.Event | None = None) -> None:
         )
     )
     _beat(slot.executor_id)
+    if not is_whole:
+        DBOS.listen_queues([JOBS])
     DBOS.launch()
     DBOS.register_queue(
         ROUNDS, partition_concurrency=1, worker_concurrency=1, polling_interval_sec=POLL_S, on_conflict="always_update"
     )
-    log.info("worker.started", executor=slot.executor_id, pid=os.getpid())
+    DBOS.register_queue(JOBS, worker_concurrency=JOBS_AT_ONCE, polling_interval_sec=POLL_S, on_conflict="always_update")
+    log.info("worker.started", executor=slot.executor_id, pid=os.getpid(), role=settings().role)
     beats = [
         _every(HEARTBEAT_S, lambda: _beat(slot.executor_id), stopping),
-        _every(TICK_S, request_due_rounds, stopping),
         _every(HEARTBEAT_S, lambda: take_over(slot.executor_id), stopping),
-        _every(RECONCILE_S, Reconciler(), stopping),
+        _every(HEARTBEAT_S, lambda: take_over_jobs(slot.executor_id), stopping),
     ]
+    if is_whole:
+        beats += [_every(TICK_S, request_due_rounds, stopping), _every(RECONCILE_S, Reconciler(), stopping)]
     stopping.wait()
     for beat in beats:
         beat.join(timeout=HEARTBEAT_S)
     log.info("worker.stopped", executor=slot.executor_id)
     DBOS.destroy(workflow_completion_timeout_sec=0)
     engine().dispose()
-    slot.lock.close()
+    if slot.lock is not None:
+        slot.lock.close()
 
 
 def request_due_rounds() -> None:
@@ -132,7 +149,7 @@ def take_over(executor_id: str) -> None:
     if orphans:
         log.warning("worker.takes_over", workflows=orphans, executor=executor_id)
         DBOS.resume_workflows(orphans, queue_name=ROUNDS)
-    ended = [w for w in workflows if w.status in ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")]
+    ended = [w for w in workflows if w.status in UNTOLD]
     for workflow in ended:
         with transaction() as session:
             session.execute(
@@ -140,6 +157,36 @@ def take_over(executor_id: str) -> None:
                 .where(Round.id == running[workflow.workflow_id], Round.state.in_(("waiting", "running")))
                 .values(state="cancelled" if workflow.status == "CANCELLED" else "failed", finished_at=now())
             )
+
+
+def take_over_jobs(executor_id: str) -> None:
+    """Give the jobs of workers whose heart stopped back to the queue, and mark those that ended without saying so.
+
+    One worker does it for all, the first by name: two that saw the same orphan would let it run twice.
+    """
+    with reading() as session:
+        beating = set(session.scalars(sa.select(Worker.executor_id).where(Worker.seen_at > now() - DEAD_AFTER)))
+        running = list(session.scalars(sa.select(Job.id).where(Job.state == "running")))
+    if min(beating, default=executor_id) != executor_id:
+        return
+    taken = DBOS.list_workflows(status="PENDING", queue_name=JOBS, load_input=False, load_output=False)
+    orphans = [workflow.workflow_id for workflow in taken if workflow.executor_id not in beating]
+    if orphans:
+        log.warning("worker.takes_over", workflows=orphans, executor=executor_id)
+        DBOS.resume_workflows(orphans, queue_name=JOBS)
+    if not running:
+        return
+    ids = {f"job:{id_}": id_ for id_ in running}
+    ended = DBOS.list_workflows(workflow_ids=list(ids), status=list(UNTOLD), load_input=False, load_output=False)
+    with transaction() as session:
+        for workflow in ended:
+            job = sa.update(Job).where(Job.id == ids[workflow.workflow_id], Job.state == "running")
+            session.execute(job.values(state="failed", failure=str(workflow.status), finished_at=now()))
+
+
+def _unique_name() -> str:
+    """For a worker of role encode: other machines may have the same host name, and it has no rounds to come back to."""
+    return f"{socket.gethostname()[:50]}-{uuid.uuid4().hex[:8]}"
 
 
 def _beat(executor_id: str) -> None:

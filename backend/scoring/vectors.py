@@ -68,7 +68,7 @@ class VectorStore:
         Idempotent: a hash that is there keeps its first vector. Raises BadVectors for a wrong shape or values
         that are not finite in the store's type, OSError or sqlite3.OperationalError where the disk refuses.
         """
-        values = self._checked(hashes, rows)
+        values = storable(rows, (len(hashes), self.dims), self.dtype)
         with self._index.write() as write:
             present = write.present(hashes)
             fresh = {h: i for i, h in enumerate(hashes) if h not in present}  # the last of a repeated hash
@@ -194,6 +194,17 @@ class VectorStore:
             piece = np.ascontiguousarray(rows[start : start + READ_ROWS])
             crc = zlib.crc32(piece.view(np.uint8).data, crc)
         return crc == block.crc
+
+
+def storable(rows: NDArray[np.floating], shape: tuple[int, int], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+    """Rows in the store's type. Raises BadVectors for another shape, and for values that are not finite in it."""
+    if rows.shape != shape:
+        raise BadVectors(problem=f"shape {rows.shape}, not {shape}")
+    with np.errstate(over="ignore"):
+        values = np.asarray(rows).astype(dtype)
+    if not np.isfinite(values).all():
+        raise BadVectors(problem=f"values that are not finite in {dtype}")
+    return values
 
 
 def _spans(first: int, count: int) -> Iterator[tuple[int, int]]:

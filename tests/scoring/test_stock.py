@@ -1,0 +1,112 @@
+"""An exported repository is one that a stock Triton serves, and its clients cannot tell it from the embedded one."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime
+import pytest
+from google.protobuf import text_format
+from numpy.typing import NDArray
+from tritonclient import grpc
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
+
+from backend.errors import PrecisionNotStock
+from backend.learning.encoders import EncoderSpec
+from backend.scoring.encoder import Encoder
+from backend.scoring.local import LocalEncoder
+from backend.scoring.repository import MAX_BATCH, model_name, write_model
+from backend.scoring.serving import EmbeddedTriton
+from backend.scoring.stock import write_stock_model
+from backend.scoring.triton import TritonEncoder
+
+
+def parsed(folder: Path) -> ModelConfig:
+    return text_format.Parse((folder / "config.pbtxt").read_text(), ModelConfig())
+
+
+def lowest_cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return float(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
+
+
+@pytest.fixture(scope="module")
+def embedded(exact: EncoderSpec) -> Encoder:
+    return LocalEncoder(exact)
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_the_config_is_tritons_own_and_names_what_the_embedded_one_names(
+    tmp_path: Path, exact: EncoderSpec, device: Literal["cpu", "gpu"]
+) -> None:
+    embedded = write_model(tmp_path / "embedded", exact.name, exact.path, exact.digest, exact.dims, exact.precision)
+
+    name = write_stock_model(tmp_path / "stock", exact, device, instances=3)
+
+    stock, ours = parsed(tmp_path / "stock" / name), parsed(tmp_path / "embedded" / embedded)
+    assert stock.name == name == embedded
+    assert (stock.backend, stock.max_batch_size) == ("onnxruntime", MAX_BATCH)
+    assert list(stock.input) == list(ours.input)
+    assert list(stock.output) == list(ours.output)
+    assert stock.dynamic_batching.max_queue_delay_microseconds == ours.dynamic_batching.max_queue_delay_microseconds
+    assert stock.parameters["digest"].string_value == exact.digest
+    (group,) = stock.instance_group
+    assert group.kind == (ModelInstanceGroup.KIND_CPU if device == "cpu" else ModelInstanceGroup.KIND_GPU)
+    assert group.count == 3
+    assert sorted(one.batch_size for one in stock.model_warmup) == [1, MAX_BATCH]
+    for one in stock.model_warmup:
+        assert list(one.inputs["images"].dims) == [exact.side, exact.side, 3]
+        assert one.inputs["images"].data_type == DataType.TYPE_UINT8
+    cuda = [one for one in stock.optimization.execution_accelerators.gpu_execution_accelerator if one.name == "cuda"]
+    assert [one.parameters["use_tf32"] for one in cuda] == (["0"] if device == "gpu" else [])
+
+
+def test_it_is_the_same_file_and_onnx_runtime_gives_the_embedded_engines_embeddings(
+    tmp_path: Path, exact: EncoderSpec, embedded: Encoder, images: NDArray[np.uint8]
+) -> None:
+    name = write_stock_model(tmp_path, exact, "cpu", instances=1)
+    path = tmp_path / name / "1" / "model.onnx"
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    large = images.repeat(6, axis=1).repeat(6, axis=2)[:8]
+
+    (small_rows,) = session.run(["embeddings"], {"images": images})
+    (large_rows,) = session.run(["embeddings"], {"images": large})
+
+    assert path.read_bytes() == exact.path.read_bytes()
+    assert lowest_cosine(small_rows, embedded.encode(images)) >= 0.9999
+    assert lowest_cosine(large_rows, embedded.encode(large)) >= 0.9999
+
+
+class _WithOnnxRuntime(EmbeddedTriton):
+    """Triton from its wheel, with a backend of that name in it."""
+
+    def _command(self, site: Path, backends: Path) -> list[str | Path]:
+        (backends / "onnxruntime").mkdir()
+        text = Path(__file__).with_name("onnx_backend.py").read_text()
+        (backends / "onnxruntime" / "model.py").write_text(text)
+        return super()._command(site, backends)
+
+
+def test_a_triton_serves_the_exported_repository_to_the_client_as_it_is(
+    tmp_path: Path, exact: EncoderSpec, embedded: Encoder, images: NDArray[np.uint8]
+) -> None:
+    server = _WithOnnxRuntime(tmp_path)
+    write_stock_model(server.repository, exact, "cpu", instances=1)
+    server.start()
+    try:
+        encoder = TritonEncoder(server.url, exact)
+        rows = encoder.encode(images)
+        encoder.close()
+        with grpc.InferenceServerClient(server.url) as client:
+            served = client.get_model_config(model_name(exact.name, exact.digest)).config
+    finally:
+        server.stop()
+
+    assert served.backend == "onnxruntime"
+    assert lowest_cosine(rows, embedded.encode(images)) >= 0.9999
+
+
+def test_another_precision_is_refused_because_its_vectors_would_be_others(tmp_path: Path, exact: EncoderSpec) -> None:
+    with pytest.raises(PrecisionNotStock, match="NEXTBATCH_PRECISION=fp32"):
+        write_stock_model(tmp_path, dataclasses.replace(exact, precision="bf16"), "cpu", instances=1)
