@@ -1,42 +1,59 @@
-"""What active learning gains with this code: labels needed to reach what random labels reach.
+"""What active learning gains with this code: labels needed to reach what random labels reach, on five data sets.
 
-    NEXTBATCH_DATA=DIR python -m benchmarks.evidence [--seeds 10] [--labels 2000] [--out DIR] [--jobs 2]
+    NEXTBATCH_DATA=CIFAR python -m benchmarks.evidence [--quick] [--seeds 10] [--jobs 2] [--only POOL,POOL] [--out DIR]
 
-DIR (or archive) holds train/ and test/ class folders. Pools: all of it, and a long tail (100:1) of it. Arms: random and
-auto, each with the service's head and with a plain logistic one. A stopped run goes on below --out. Writes
-benchmarks/results/evidence.json and docs/images/evidence-POOL.png.
+CIFAR is a folder or archive of CIFAR-10 as train/ and test/ class folders (by default torchvision fetches it); the
+other data sets come from package registries (benchmarks/data.py). The policy was frozen on CIFAR-10. A stopped run
+goes on below --out. Writes benchmarks/results/evidence.json, docs/evidence-tables.md and docs/images/evidence*.png.
 """
 
 import argparse
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from backend.backtest import report
-from backend.backtest.analysis import Verdict, area, interval, judge, labels_to
+from backend.backtest import manual
 from backend.backtest.bench import Bench
-from backend.backtest.campaign import Campaign, accuracies, run
+from backend.backtest.campaign import Campaign, run
 from backend.backtest.replay import Arm, Curve
-from backend.backtest.source import open_bench
-from backend.settings import EncoderSection, settings
-from benchmarks.record import row, show, write
+from backend.pool import folders
+from backend.settings import settings
+from benchmarks import data, pools
+from benchmarks.measures import agent_regret, never_worse, saving
+from benchmarks.pictures import grid, tables
+from benchmarks.record import commit_of, show, write
 
-ARMS = (
+MAIN = (
     Arm("random", head="logistic", name="random, logistic head"),
     Arm("random", name="random, service head"),
     Arm("auto", head="logistic", name="auto, logistic head"),
     Arm("auto", name="auto, service head"),
 )
-PLAIN, RANDOM, AUTO_PLAIN, AUTO = (arm.title for arm in ARMS)
-TARGETS = {
-    "service_1000": 350, "service_2000": 600, "selection_1000": 700, "selection_2000": 1_250,
-    "cold_start_100": 45, "long_tail_1000": 240, "long_tail_2000": 340,
-}  # fmt: skip
-TAIL = 100
+PLAIN, RANDOM, AUTO_PLAIN, AUTO = (arm.title for arm in MAIN)
+SINGLE = ("max_herding", "typiclust", "margin_clusters", "class_balanced_margin", "badge", "margin", "entropy")
+COMPARED = tuple(Arm(name, head="logistic", name=name) for name in SINGLE)
+BY_HAND = tuple(Arm(way, head="logistic", name=way) for way in manual.WAYS)
+COMPARED_LABELS = 1_000
+POLICY = ("strategies/auto.py", "strategies/max_herding.py", "strategies/margin_clusters.py",
+          "strategies/class_balanced_margin.py")  # fmt: skip
+
+Opening = Callable[[Path], Bench]
+Found = dict[str, dict[str, list[Curve]]]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pool of a data set, how many labels are spent, and what is compared with a plain head over 1,000 of them."""
+
+    name: str
+    open: Opening
+    labels: int
+    beside: tuple[Arm, ...] = ()
+    is_quick: bool = False
 
 
 def steps(labels: int) -> tuple[int, ...]:
@@ -45,92 +62,132 @@ def steps(labels: int) -> tuple[int, ...]:
     return tuple(sorted({step for step in wanted if step <= labels}))
 
 
-def long_tail(bench: Bench, folder: Path) -> Bench:
-    """Class sizes that fall by a constant factor to a hundredth; the same rows each time. The test set stays."""
-    if (folder / "graph.safetensors").exists():
-        return Bench(folder)
-    random = np.random.default_rng(0)
-    classes = random.permutation(len(bench.classes))
-    kept = []
-    for rank, of_class in enumerate(classes):
-        rows = np.flatnonzero(bench.labels == of_class)
-        count = max(1, round(len(rows) * TAIL ** (-rank / (len(classes) - 1))))
-        kept.append(random.permutation(rows)[:count])
-    rows = np.sort(np.concatenate(kept))
-    pool = (bench.pool[rows], bench.labels[rows])
-    return Bench.write(folder, bench.classes, pool, (bench.test, bench.test_labels))
+def choose_pools(out: Path, quick: bool) -> list[Pool]:
+    """All pools, in the order in which they are looked at."""
+    cache = settings().cache / "datasets"
+    many = COMPARED + BY_HAND
+
+    def cifar() -> Path:
+        given = os.environ.get("NEXTBATCH_DATA")
+        return folders.open_dataset(Path(given).expanduser(), cache).root if given else folders.cifar10(cache).root
+
+    def fashion() -> Path:
+        return data.fashion_mnist(cache).root
+
+    def of(name: str, source: Callable[[], Path]) -> tuple[Opening, Opening, Opening]:
+        def balanced(folder: Path) -> Bench:
+            return pools.whole(source(), folder, print)
+
+        def tail(folder: Path) -> Bench:
+            return pools.long_tail(balanced(out / f"{name}-whole"), folder)
+
+        def doubled(folder: Path) -> Bench:
+            return pools.near_duplicates(name, source(), folder, cache, print)
+
+        return balanced, tail, doubled
+
+    found = []
+    for name, source, labels in (("cifar-10", cifar, 2_000), ("fashion-mnist", fashion, 1_000)):
+        balanced, tail, doubled = of(name, source)
+        found += [
+            Pool(f"{name}-whole", balanced, labels, many, name == "cifar-10"),
+            Pool(f"{name}-long-tail", tail, labels, COMPARED, name == "cifar-10"),
+            Pool(f"{name}-near-duplicates", doubled, 1_000),
+        ]
+    for name, texts in (("mailing-lists", data.mailing_lists), ("spam", data.spam)):
+        balanced, tail, _ = of(name, partial(texts, cache))
+        found += [
+            Pool(f"{name}-whole", balanced, 500, many, name == "mailing-lists"),
+            Pool(f"{name}-long-tail", tail, 500, COMPARED),
+        ]
+    return [pool for pool in found if pool.is_quick] if quick else found
 
 
-def needed(curves: dict[str, list[Curve]], arm: str, baseline: str, at: int) -> list[float]:
-    """Labels with which `arm` reaches what `baseline` reaches with `at`: of the mean curve, then of 200 resamples."""
-    labels = curves[arm][0].labels
-    if at not in labels:
-        return []
-    ours, theirs = accuracies(curves[arm]), accuracies(curves[baseline])
-    place = labels.index(at)
-    random = np.random.default_rng(0)
-    draws = [np.arange(len(ours)), *random.integers(0, len(ours), (200, len(ours)))]
-    found = [labels_to(labels, ours[draw].mean(axis=0), float(theirs[draw].mean(axis=0)[place])) for draw in draws]
-    return [float("inf") if value is None else value for value in found]
+def replay(pool: Pool, out: Path, seeds: int, labels: int, jobs: int, quick: bool) -> dict[str, list[Curve]]:
+    """The curves of the pool's arms; those compared with a plain head are cut at `COMPARED_LABELS`."""
+    bench = pool.open(out / pool.name)
+    schedule = steps(min(pool.labels, labels))
+    short = steps(min(schedule[-1], COMPARED_LABELS))
+    found: dict[str, list[Curve]] = {}
+    for arms, looks in ((MAIN, schedule), (() if quick else pool.beside, short)):
+
+        def tell(done: int, total: int, last: str) -> None:
+            print(f"{pool.name}: {done} of {total} replays{': ' + last if last else ''}", file=sys.stderr, flush=True)
+
+        if arms:
+            folder = out / pool.name / f"runs-{looks[-1]}"
+            found |= run(bench, Campaign(arms, seeds, looks), folder, jobs, tell)
+    return found
 
 
-def saving(id_: str, curves: dict[str, list[Curve]], arm: str, baseline: str, at: int) -> list[dict[str, Any]]:
-    found = needed(curves, arm, baseline, at)
-    if not found:
-        return []
-    low, high = np.quantile(found[1:], (0.025, 0.975))
-    what = f"labels of '{arm}' to reach '{baseline}' at {at}"
-    more: dict[str, Any] = {"interval": [round(float(low)), round(float(high))], "seeds": len(curves[arm])}
-    return [row(id_, what, found[:1], "labels", target=TARGETS.get(id_), **more)]
+def cut(curves: list[Curve], labels: int) -> list[Curve]:
+    """The same runs up to so many labels."""
+    looks = sum(count <= labels for count in curves[0].labels)
+    return [Curve(one.labels[:looks], one.accuracy[:looks], one.seconds[:looks], one.chosen[:looks]) for one in curves]
 
 
-def never_worse(pools: dict[str, dict[str, list[Curve]]]) -> dict[str, Any]:
-    lowest: list[tuple[float, str]] = []
-    for pool, curves in pools.items():
-        for auto, baseline in ((AUTO, RANDOM), (AUTO_PLAIN, PLAIN)):
-            labels = curves[auto][0].labels
-            gains: NDArray[np.float64] = area(labels, accuracies(curves[auto])) - area(
-                labels, accuracies(curves[baseline])
-            )
-            lowest.append((interval(gains)[0], f"{pool}: {auto}"))
-    bound, where = min(lowest)
-    what = "AUBC of auto minus random's, lowest 95 % lower bound over pools and heads"
-    return row("never_worse", what, [bound], "share", target=-0.003, better="higher", where=where)
+def compared(curves: dict[str, list[Curve]], names: tuple[str, ...]) -> dict[str, list[Curve]]:
+    """Arms with a plain head over the labels that all of them spent."""
+    return {name: cut(curves[name], COMPARED_LABELS) for name in (PLAIN, AUTO_PLAIN, *names)}
+
+
+def rows_of(found: Found, agents: Found) -> list[dict[str, Any]]:
+    """The measures of the evidence, as far as their pools were replayed."""
+    rows = [never_worse(found, ((AUTO, RANDOM), (AUTO_PLAIN, PLAIN)))]
+    if agents:
+        rows.append(agent_regret(agents))
+    for pool, curves in found.items():
+        for at in (100, 500, 1_000, 2_000):
+            for arm, what in ((AUTO, "service"), (AUTO_PLAIN, "selection")):
+                rows += saving(f"{what}_{at}:{pool}", curves, arm, PLAIN, at)
+    named = {"cifar-10-whole": ("service", "selection"), "cifar-10-long-tail": ("long_tail",)}
+    named |= {"cifar-10-near-duplicates": ("duplicates",)}
+    for pool, whats in named.items():
+        for at in (1_000, 2_000):
+            for what in whats if pool in found else ():
+                arm = AUTO if what == "service" else AUTO_PLAIN
+                rows += saving(f"{what}_{at}", found[pool], arm, PLAIN, at)
+    if "cifar-10-whole" in found:
+        rows += saving("cold_start_100", found["cifar-10-whole"], AUTO_PLAIN, PLAIN, 100)
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--labels", type=int, default=2_000)
+    parser.add_argument("--quick", action="store_true", help="4 seeds, 1,000 labels, three pools, no comparisons")
+    parser.add_argument("--seeds", type=int, default=None)
+    parser.add_argument("--labels", type=int, default=None, help="at most so many a pool")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--only", default="", help="pools by name, with commas between them")
     parser.add_argument("--out", type=Path, default=settings().cache / "benchmarks" / "evidence")
     options = parser.parse_args()
     os.environ.setdefault("NEXTBATCH_HOME", str(settings().cache / "benchmarks"))
     settings.cache_clear()
-    everything = open_bench(os.environ["NEXTBATCH_DATA"], options.out, EncoderSection(), print)
-    benches = {"balanced": everything, "long-tail": long_tail(everything, options.out / "long-tail")}
-    found: dict[str, dict[str, list[Curve]]] = {}
-    for pool, bench in benches.items():
-        campaign = Campaign(ARMS, options.seeds, steps(options.labels))
-
-        def tell(done: int, total: int, last: str, pool: str = pool) -> None:
-            print(f"{pool}: {done} of {total} replays{': ' + last if last else ''}", file=sys.stderr, flush=True)
-
-        found[pool] = run(bench, campaign, options.out / f"runs-{pool}-{options.labels}", options.jobs, tell)
-        curves = {name: accuracies(runs) for name, runs in found[pool].items()}
-        seconds = {name: np.concatenate([one.seconds for one in runs]) for name, runs in found[pool].items()}
-        verdicts: list[Verdict] = judge(campaign.schedule, curves, seconds, PLAIN)
-        print(f"\n{pool}\n{report.table(verdicts, PLAIN)}\n", flush=True)
-        report.draw(Path("docs/images") / f"evidence-{pool}.png", found[pool], verdicts)
-    rows = [never_worse(found)]
-    for at in (1_000, 2_000):
-        rows += saving(f"service_{at}", found["balanced"], AUTO, PLAIN, at)
-        rows += saving(f"selection_{at}", found["balanced"], AUTO_PLAIN, PLAIN, at)
-        rows += saving(f"long_tail_{at}", found["long-tail"], AUTO_PLAIN, PLAIN, at)
-    rows += saving("cold_start_100", found["balanced"], AUTO_PLAIN, PLAIN, 100)
+    seeds = options.seeds or (4 if options.quick else 10)
+    labels = options.labels or (1_000 if options.quick else 2_000)
+    only = set(filter(None, options.only.split(",")))
+    found: Found = {}
+    for pool in choose_pools(options.out, options.quick):
+        if not only or pool.name in only:
+            found[pool.name] = replay(pool, options.out, seeds, labels, options.jobs, options.quick)
+    singles = {pool: compared(curves, SINGLE) for pool, curves in found.items() if SINGLE[0] in curves}
+    by_hand = tuple(manual.WAYS)
+    manuals = {pool: compared(curves, by_hand) for pool, curves in found.items() if by_hand[0] in curves}
+    mains = {pool: {arm.title: curves[arm.title] for arm in MAIN} for pool, curves in found.items()}
+    rows = rows_of(found, singles)
     for one in rows:
         print(show(one))
-    write("evidence", rows, data="CIFAR-10 as JPEG, frozen efficientnet-lite0", schedule=list(steps(options.labels)))
+    if only:
+        return  # a part is looked at, not published
+    policy = {path: commit_of(path) for path in POLICY}
+    write("evidence", rows, seeds=seeds, labels=labels, frozen_policy=policy)
+    images = Path("docs/images")
+    grid(images / "evidence.png", mains, PLAIN)
+    if manuals:
+        grid(images / "evidence-by-hand.png", manuals, PLAIN)
+        grid(images / "evidence-strategies.png", singles, PLAIN)
+    parts = {"The service": mains, "Strategies, plain head": singles, "By hand, plain head": manuals}
+    Path("docs/evidence-tables.md").write_text(tables(parts, PLAIN, seeds))
 
 
 if __name__ == "__main__":

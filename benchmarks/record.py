@@ -46,10 +46,9 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> Path:
     """Write the rows with machine, commit and command."""
     module = sys.modules["__main__"].__spec__
     command = ["python", "-m", module.name if module else name, *sys.argv[1:]]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     report = {
         "machine": {"cores": os.cpu_count(), "cpu": cpu(), "python": platform.python_version()},
-        "commit": commit.stdout.strip(),
+        "commit": commit_of(),
         "command": " ".join(command),
         **more,
         "rows": list(rows),
@@ -58,6 +57,12 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
     return path
+
+
+def commit_of(path: str = ".") -> str:
+    """The last commit that changed `path`; by default the last of all."""
+    command = ["git", "log", "-1", "--format=%h", "--", path]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def show(one: Mapping[str, Any]) -> str:
