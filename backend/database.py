@@ -130,7 +130,10 @@ class Event(Table):
 
 
 class Round(Table):
-    """One turn of the loop; `number` is claimed once, `step` is where it is."""
+    """One turn of the loop; `number` is claimed once, `step` is where it is.
+
+    `like` is what its batch shall be like, where somebody asked for that.
+    """
 
     __tablename__ = "rounds"
     __table_args__ = (sa.UniqueConstraint("project_id", "number"),)
@@ -145,6 +148,7 @@ class Round(Table):
     step: Mapped[str] = mapped_column(sa.String(16), default="")
     progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
     report: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    like: Mapped[dict[str, Any]] = mapped_column(default=dict)
     failure: Mapped[str | None] = mapped_column(sa.Text)
     due_at: Mapped[dt.datetime | None]
     created_at: Mapped[dt.datetime] = mapped_column(default=now)

@@ -383,6 +383,11 @@ class StrategyFieldMissing(NextbatchError):
     Name a field that the tasks have."""
 
 
+class NothingToLookFor(NextbatchError):
+    """A round cannot look for the like of what there is not: {problem}.
+    Ask with --like and ids of tasks, --like-class and a class that has labels, or --like-errors once a model errs."""
+
+
 class BenchUnusable(NextbatchError):
     """A backtest needs labels of two classes or more and 20 items on either side; here are {problem}.
     Give it more labelled items."""
@@ -406,6 +411,12 @@ class NotPublished(NextbatchError):
     run `nextbatch doctor`."""
 
     is_passing: ClassVar[bool] = True
+
+
+class SecondOpinionsUnordered(NextbatchError):
+    """The batch wants second labels of {count} tasks, but the project asks for {wanted} annotations of every task, and
+    then Label Studio serves tasks that have one first, at random. Set Annotations per task to 1 in its settings
+    (maximum_annotations): what needs another label, nextbatch asks for one by one."""
 
 
 class BackendRefused(NextbatchError):

@@ -123,6 +123,9 @@ class StrategySection(Section):
     parameters: dict[str, Any] = Field(default_factory=dict)
     cost_field: str | None = Field(default=None, description="Field of a task's data: what its label costs.")
     group_field: str | None = Field(default=None, description="Field of a task's data by which to balance.")
+    samples: Literal["bootstrap", "dropout", "laplace"] = Field(
+        default="bootstrap", description="Where strategies that compare plausible heads (bald, ...) get them from."
+    )
 
 
 class TriggerSection(Section):

@@ -113,14 +113,25 @@ def seed(
 def round_(
     project: ProjectName,
     wait: Annotated[bool, typer.Option(help="Wait until the round ends (a worker must run).")] = False,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--like", help="Choose the pool's items most like these tasks: 12,15 or repeated."),
+    ] = None,
+    like_class: Annotated[str | None, typer.Option(help="Choose the like of items labelled so.")] = None,
+    like_errors: Annotated[
+        bool, typer.Option(help="Choose the like of what the model gets wrong on the holdout, or of one class there.")
+    ] = False,
 ) -> None:
-    """Ask for a round by hand."""
+    """Ask for a round by hand; its batch can be the like of given items, of a class, or of the model's errors."""
     from backend import seed as seeding
     from backend.database import project_named, transaction
+    from backend.rounds import likes
     from backend.rounds.queue import request_round
 
     with transaction() as session:
-        asked = request_round(session, project_named(session, project).id, "hand")
+        named = project_named(session, project)
+        like = likes.like(session, named, ",".join(tasks or ()), like_class, like_errors)
+        asked = request_round(session, named.id, "hand", like.as_dict())
     print(f"round {asked.number} of {project} is {asked.state}")
     if wait:
         seeding.wait_for_round(asked.project_id, asked.number, progress=say)

@@ -118,8 +118,8 @@ class Head:
         return head
 
     @cached_property
-    def _folded(self) -> tuple[Floats, Floats]:
-        """Standardisation and temperature folded into the weights: one matrix product a chunk is left."""
+    def folded(self) -> tuple[Floats, Floats]:
+        """Weights (d, K) and bias (K,) that give the calibrated logits of plain embeddings, as they come."""
         weights = self.weights.astype(np.float64) / (self.scale[:, None].astype(np.float64) * self.temperature)
         bias = self.bias.astype(np.float64) / self.temperature - self.mean.astype(np.float64) @ weights
         return weights.astype(np.float32), bias.astype(np.float32)
@@ -127,7 +127,7 @@ class Head:
     def _chunks(self, embeddings: NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
         if embeddings.ndim != 2 or embeddings.shape[1] != self.features:
             raise WrongEmbeddingSize(shape=tuple(embeddings.shape), features=self.features)
-        weights, bias = self._folded
+        weights, bias = self.folded
         for start in range(0, len(embeddings), _CHUNK_ROWS):
             rows = slice(start, start + _CHUNK_ROWS)
             with np.errstate(invalid="ignore", over="ignore"):  # a broken row is NaN, not a warning

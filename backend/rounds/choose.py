@@ -18,7 +18,10 @@ from backend.learning.heads import Head
 from backend.pool.catalog import Candidates, candidates, labelled
 from backend.rounds.encoding import open_embeddings
 from backend.rounds.inputs import OF_A_MODEL, request_inputs
+from backend.rounds.likes import Like, find_targets
+from backend.rounds.opinions import merged, second_opinions
 from backend.settings import ProjectConfig
+from strategies import Needs
 
 
 @dataclass(frozen=True)
@@ -61,16 +64,19 @@ def draw(
     is_first: bool,
     seed: int,
     inputs: Mapping[str, Any],
+    again: frozenset[int] = frozenset(),
 ) -> tuple[list[Drawn], strategies.Selection]:
     """`size` items of the pool: the random slice first decided, then the strategy on what is left, both interleaved.
 
     inputs: the arrays of a `strategies.Request` that are known, aligned with `pool.ids`.
+    again: candidates that have labels already, which the random slice leaves alone.
     Returns the items in rank order and the strategy's own answer.
     """
     random_size = _random_size(config, size, is_first)
-    base = strategies.Request(ids=pool.ids, budget=random_size, seed=seed ^ 1, excluded=excluded)  # its own draw
+    closed = excluded | again
+    base = strategies.Request(ids=pool.ids, budget=random_size, seed=seed ^ 1, excluded=closed)  # its own draw
     slice_ = strategies.run(strategies.create("random"), base)
-    propensity = len(slice_) / max(1, len(pool.ids) - len(excluded))
+    propensity = len(slice_) / max(1, len(pool.ids) - len(closed))
     barred = excluded | frozenset(slice_.ids.tolist())
     strategy, policy = _usable(strategy, inputs)
     request = strategies.Request(ids=pool.ids, budget=size - len(slice_), seed=seed, excluded=barred, **inputs)
@@ -91,11 +97,15 @@ def draw(
 
 
 def _usable(strategy: strategies.Strategy, inputs: Mapping[str, Any]) -> tuple[strategies.Strategy, str]:
-    """The strategy, or coverage while it lacks a model; and in that case why."""
-    if "probabilities" in inputs or not strategy.needs & OF_A_MODEL:
+    """The strategy, or coverage while it lacks a model or something to look for; and in that case why."""
+    lacks = ""
+    if "probabilities" not in inputs and strategy.needs & OF_A_MODEL:
+        lacks = "a model, and there is none yet"
+    elif "targets" not in inputs and Needs.TARGETS in strategy.needs:
+        lacks = "labels that a model gets wrong, and there are none"
+    if not lacks:
         return strategy, ""
-    reason = f"Coverage (max_herding): {strategy.name} needs a model, and there is none yet."
-    return strategies.create("max_herding"), reason
+    return strategies.create("max_herding"), f"Coverage (max_herding): {strategy.name} needs {lacks}."
 
 
 def _random_size(config: ProjectConfig, size: int, is_first: bool) -> int:
@@ -123,20 +133,28 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
         if made is not None:
             return _report(session, made)
         kept = left_over(session, project_id)
-        pool = candidates(session, project_id, needs_task=project.settings.publish == "reorder")
-        known = [row for row in labelled(session, project_id) if not row.is_holdout]
+        known = labelled(session, project_id)
         version = registry.champion(session, project_id)
         is_first = not session.scalar(sa.select(sa.exists().where(Batch.project_id == project_id)))
-    config = project.settings
+    config, like = project.settings, Like.of(round_.like)
     head = registry.load_head(version) if version is not None else None
-    embeddings = open_embeddings(config)
+    embeddings = open_embeddings(project)
     strategy = strategies.create(config.strategy.name, **config.strategy.parameters)
+    targets, policy = None, ""
+    if like:
+        targets, policy = find_targets(like, embeddings, known, head)
+        kept = [pick for pick in kept if pick.is_random_slice]
+        strategy = strategy if Needs.TARGETS in strategy.needs else strategies.create("similar")
     asked, seed = strategy.needs | strategy.uses, round_seed(config.seed, number)
+    pool, again = _pool(project_id, config, is_voted=Needs.VOTES in asked and head is not None)
+    train = [row for row in known if not row.is_holdout]
     penalty = 0.0 if version is None else float(version.lineage["penalty"])
-    inputs = request_inputs(asked, config.strategy, embeddings, pool, known, head, penalty, seed)
+    inputs = request_inputs(project_id, asked, config.strategy, embeddings, pool, train, head, penalty, seed, targets)
     size = max(0, config.batch.size - len(kept))
     excluded = frozenset(pick.item_id for pick in kept)
-    drawn, selection = draw(pool, excluded, strategy, config, size, is_first, seed, inputs)
+    drawn, selection = draw(pool, excluded, strategy, config, size, is_first, seed, inputs, again)
+    if policy:
+        selection = replace(selection, diagnostics={**selection.diagnostics, "policy": policy})
 
     place = {int(id_): row for row, id_ in enumerate(pool.ids)}
     shown = [new.item_id for new in drawn] + [pick.item_id for pick in kept if pick.item_id in place]
@@ -147,6 +165,16 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
     with transaction() as session:
         batch = save_batch(session, project, round_, version, kept, drawn, predicted, selection)
         return _report(session, batch)
+
+
+def _pool(project_id: int, config: ProjectConfig, *, is_voted: bool) -> tuple[Candidates, frozenset[int]]:
+    """What may be picked; with votes also labelled items that somebody else could label, and which those are."""
+    with reading() as session:
+        pool = candidates(session, project_id, needs_task=config.publish == "reorder")
+        if not is_voted:
+            return pool, frozenset()
+        again = second_opinions(session, project_id)
+    return merged(pool, again), frozenset(again.ids.tolist())
 
 
 def _report(session: Session, batch: Batch) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from backend.errors import StrategyFieldMissing
 from backend.learning import committee
 from backend.learning.heads import Head
 from backend.pool.catalog import Candidates, Labelled, chunks
+from backend.rounds import opinions
 from backend.rounds.encoding import Embeddings
+from backend.rounds.likes import MOST_TARGETS
 from backend.settings import StrategySection
 from strategies import Needs
 
@@ -24,6 +26,7 @@ _FEWEST, _MOST = 10, 100  # heads in a committee: as many as fit into the bytes 
 
 
 def request_inputs(
+    project_id: int,
     asked: Needs,
     section: StrategySection,
     embeddings: Embeddings,
@@ -32,14 +35,28 @@ def request_inputs(
     head: Head | None,
     penalty: float,
     seed: int,
+    targets: NDArray[Any] | None = None,
 ) -> dict[str, Any]:
-    """Arrays of a `strategies.Request`, aligned with ``pool.ids``; without a head only embeddings and labels."""
+    """Arrays of a `strategies.Request`, aligned with ``pool.ids``; without a head only embeddings and labels.
+
+    known: labelled items that may be trained on. targets: (t, d), what the round was asked to find the like of; by
+    default the items of `known` that a head which was not fitted to them gets wrong, if there are any.
+    """
     rows = embeddings.gather(pool.hashes)
     place = {} if head is None else {label: column for column, label in enumerate(head.classes)}
     known = [row for row in known if head is None or row.label in place]
     labelled = embeddings.gather([row.content_hash for row in known])
     classes = np.array([place.get(row.label, 0) for row in known], dtype=np.int64)
-    inputs = model_inputs(asked, head, penalty, rows, labelled, classes, seed)
+    inputs = model_inputs(asked, head, penalty, rows, labelled, classes, seed, section.samples)
+    if head is not None and len(known) and (Needs.VOTES in asked or (Needs.TARGETS in asked and targets is None)):
+        unseen = committee.held_out(head, labelled, classes, penalty, seed)
+        if Needs.VOTES in asked:
+            inputs |= _opinions(project_id, pool, known, unseen, inputs["probabilities"], head)
+        if targets is None:
+            targets = labelled[unseen.argmax(axis=1) != classes]
+    if Needs.TARGETS in asked and targets is not None and len(targets):
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(targets))[:MOST_TARGETS])
+        inputs["targets"] = targets[chosen]
     if Needs.COSTS in asked and section.cost_field:
         inputs["costs"] = _costs(pool, section.cost_field)
     if Needs.GROUPS in asked and section.group_field:
@@ -55,6 +72,7 @@ def model_inputs(
     labelled: NDArray[Any],
     classes: NDArray[np.int64],
     seed: int,
+    source: committee.Source = "bootstrap",
 ) -> dict[str, Any]:
     """What a head says of a pool's embeddings (n, d), beside the labelled ones (l, d) and their class indices (l,)."""
     inputs: dict[str, Any] = {
@@ -68,18 +86,31 @@ def model_inputs(
     if Needs.LOGITS in asked:
         inputs["logits"] = head.logits(embeddings)
     if Needs.LINEAR_HEAD in asked:
-        inputs["head_weights"], inputs["head_bias"] = folded(head)
+        inputs["head_weights"], inputs["head_bias"] = head.folded
     if Needs.SAMPLES in asked and len(classes):
         members = int(np.clip(_SAMPLE_BYTES // (4 * max(1, len(embeddings)) * len(head.classes)), _FEWEST, _MOST))
-        heads = committee.bootstrap(head, labelled, classes, penalty, members, seed)
+        heads = committee.plausible(source, head, labelled, classes, penalty, members, seed)
         inputs["samples"] = committee.samples(heads, embeddings)
     return inputs
 
 
-def folded(head: Head) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weights (d, K) and bias (K,) that give the head's calibrated logits from plain embeddings."""
-    weights = head.weights / head.scale[:, None] / head.temperature
-    return weights, head.bias / head.temperature - head.mean @ weights
+def _opinions(
+    project_id: int,
+    pool: Candidates,
+    known: Sequence[Labelled],
+    unseen: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+    head: Head,
+) -> dict[str, Any]:
+    """Everybody's votes; and of labelled candidates what a head says that has not learned their label."""
+    with reading() as session:
+        votes = opinions.votes(session, project_id, pool.ids, head.classes)
+    probabilities = probabilities.copy()
+    place = {int(id_): row for row, id_ in enumerate(pool.ids)}
+    for one, answer in zip(known, unseen, strict=True):
+        if one.item_id in place:
+            probabilities[place[one.item_id]] = answer
+    return {"votes": votes, "probabilities": probabilities}
 
 
 def _costs(pool: Candidates, field: str) -> NDArray[np.float64]:

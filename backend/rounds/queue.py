@@ -6,10 +6,12 @@ that it causes are durable together or not at all.
 """
 
 import datetime as dt
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import sqlalchemy as sa
-from dbos import DBOSClient, DBOSPortableJSONSerializer, run_dbos_database_migrations
+from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, run_dbos_database_migrations
 from sqlalchemy.orm import Session
 
 from backend import migrations
@@ -41,16 +43,21 @@ def workflow_id(project_id: int, number: int) -> str:
     return f"round:{project_id}:{number}"
 
 
-def request_round(session: Session, project_id: int, trigger: str) -> Round:
-    """The round that will see all that is committed before it begins; made in this transaction if none waits."""
+def request_round(session: Session, project_id: int, trigger: str, like: Mapping[str, Any] | None = None) -> Round:
+    """The round that will see all that is committed before it begins; made in this transaction if none waits.
+
+    like: what its batch shall be like; where one waits already, that one's batch shall.
+    """
     session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update())
     latest = session.scalar(
         sa.select(Round).where(Round.project_id == project_id).order_by(Round.number.desc()).limit(1)
     )
     if latest is not None and latest.state == "waiting":
+        latest.like = dict(like or latest.like)
         return latest
     number = 1 if latest is None else latest.number + 1
     round_ = Round(project_id=project_id, number=number, workflow_id=workflow_id(project_id, number), trigger=trigger)
+    round_.like = dict(like or {})
     session.add(round_)
     session.flush()
     client().enqueue_in_transaction(

@@ -69,6 +69,8 @@ def publish(project_id: int, number: int) -> dict[str, Any]:
             .order_by(Pick.rank)
         ).all()
         version = session.get(ModelVersion, batch.model_version_id) if batch.model_version_id else None
+        again = _asked_again(session, batch, is_new=True)
+        closed = _let_go(session, batch, again)
     task = LabelTask.parse(project.label_config)
     plan = publishing.PublishPlan(
         version=batch.version,
@@ -78,10 +80,13 @@ def publish(project_id: int, number: int) -> dict[str, Any]:
                 key=item.key,
                 task_id=item.task_id,
                 data={**item.data, task.data_key: item.uri},
-                label=(pick.prediction or {}).get("label"),
+                # A model that has learned the first label would lend it weight.
+                label=None if item.id in again else (pick.prediction or {}).get("label"),
+                is_again=item.id in again,
             )
             for pick, item in rows
         ),
+        closed=closed,
     )
     with open_studio() as studio:
         publication = publishing.publish(studio, studio_project_id_of(project), plan, task)
@@ -100,6 +105,26 @@ def publish(project_id: int, number: int) -> dict[str, Any]:
             .values(state="published", published_at=sa.func.coalesce(Batch.published_at, now()))
         )
     return {"published": batch.version, "model": version.name if version else None}
+
+
+def _asked_again(session: Session, batch: Batch, *, is_new: bool) -> frozenset[int]:
+    """Items of the batch that had a label when they were picked: all that have one, as long as the batch is new."""
+    picked = (
+        sa.select(Pick.item_id)
+        .join(Annotation, Annotation.item_id == Pick.item_id)
+        .where(Pick.batch_id == batch.id, Annotation.deleted_at.is_(None), Annotation.label.is_not(None))
+    )
+    return frozenset(session.scalars(picked if is_new else picked.where(Annotation.created_at < batch.created_at)))
+
+
+def _let_go(session: Session, batch: Batch, again: frozenset[int]) -> tuple[int, ...]:
+    """Tasks of which the published batch before this one wants another label, and this one does not."""
+    before = session.scalars(
+        sa.select(Batch).where(Batch.project_id == batch.project_id, Batch.state == "published", Batch.id != batch.id)
+    )
+    items = {item_id for one in before for item_id in _asked_again(session, one, is_new=False)} - again
+    tasks = session.scalars(sa.select(Item.task_id).where(Item.id.in_(items), Item.task_id.is_not(None)))
+    return tuple(sorted(task for task in tasks if task is not None))
 
 
 def import_tasks(

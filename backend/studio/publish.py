@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from backend.errors import NoSuchPage, NotPublished
+from backend.studio import overlaps
 from backend.studio.client import Studio
 from backend.studio.labels import LabelTask
 from backend.studio.sync import KEY, TaskRecord, existing_tasks, scores_of, tasks_of_keys, tasks_with_drafts
@@ -23,21 +24,29 @@ IMPORT_TIMEOUT_S = 300
 
 @dataclass(frozen=True)
 class PublishPick:
-    """One item of the batch. `task_id` is None where there is no task yet; `label` is what the model says, if any."""
+    """One item of the batch. `task_id` is None where there is no task yet; `label` is what the model says, if any.
+
+    `is_again`: its task has labels already, and one more is wanted, by somebody else.
+    """
 
     key: str
     task_id: int | None
     data: Mapping[str, Any]
     label: str | None
+    is_again: bool = False
 
 
 @dataclass(frozen=True)
 class PublishPlan:
-    """A batch in rank order, and the version it is published as, such as ``v7+b12``."""
+    """A batch in rank order, and the version it is published as, such as ``v7+b12``.
+
+    `closed`: tasks for which an earlier batch wanted one more label, and this one does not.
+    """
 
     version: str
     mode: Literal["reorder", "create"]
     picks: tuple[PublishPick, ...]
+    closed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,9 @@ def publish(studio: Studio, project_id: int, plan: PublishPlan, task: LabelTask)
         ids = tuple(pick.task_id if pick.task_id in there else None for pick in plan.picks)
     predictions = _predictions(plan, ids, task)
     _import_predictions(studio, project_id, plan.version, predictions)
+    again = [one for pick, one in zip(plan.picks, ids, strict=True) if pick.is_again and one is not None]
+    overlaps.reopen(studio, project_id, again)
+    overlaps.close(studio, project_id, plan.closed)
     _serve(studio, project_id, plan.version if predictions else "", _sampling(plan.mode, ids))
     return Publication(plan.version, ids, _remove_old_versions(studio, project_id, plan.version))
 

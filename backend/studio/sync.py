@@ -108,7 +108,7 @@ def tasks_of_keys(studio: Studio, project_id: int, keys: Sequence[str]) -> dict[
 def existing_tasks(studio: Studio, project_id: int, task_ids: Sequence[int]) -> set[int]:
     """Those of `task_ids` that are still there."""
     wanted = set(task_ids)
-    return wanted & {int(row["id"]) for row in _rows_in(studio, project_id, "id", "Number", list(task_ids))}
+    return wanted & {int(row["id"]) for row in rows_of(studio, project_id, task_ids, "id")}
 
 
 def tasks_with_drafts(studio: Studio, project_id: int) -> set[int]:
@@ -167,10 +167,19 @@ def condition(column: str, operator: str, kind: str, value: object) -> dict[str,
     return {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
 
 
+def rows_of(studio: Studio, project_id: int, task_ids: Sequence[int], include: str) -> Iterator[dict[str, Any]]:
+    """At least the rows of these tasks that are still there; where they are many, all of the project's."""
+    return _rows_in(studio, project_id, "id", "Number", list(task_ids), include)
+
+
 def _rows_in(
-    studio: Studio, project_id: int, column: str, kind: str, values: Sequence[str] | Sequence[int]
+    studio: Studio,
+    project_id: int,
+    column: str,
+    kind: str,
+    values: Sequence[str] | Sequence[int],
+    include: str = "id,data,total_annotations,cancelled_annotations",
 ) -> Iterator[dict[str, Any]]:
-    include = "id,data,total_annotations,cancelled_annotations"
     if len(values) > _FEW_KEYS:
         yield from list_tasks(studio, project_id, include)
         return
