@@ -78,10 +78,16 @@ def web(host: Host = "127.0.0.1", port: Port = 9090) -> None:
 
 
 @app.command()
-def worker() -> None:
-    """Run one worker: it encodes, learns, selects and publishes."""
+def worker(
+    check: Annotated[bool, typer.Option("--check", help="Only say whether a worker of this host is alive.")] = False,
+) -> None:
+    """Run one worker: it encodes, learns, selects and publishes; with NEXTBATCH_ROLE=encode it only encodes."""
     from backend.rounds import worker as worker_process
 
+    if check:
+        alive = worker_process.alive_here()
+        print(f"{alive} alive on this host")
+        raise typer.Exit(0 if alive else 1)
     worker_process.run()
 
 

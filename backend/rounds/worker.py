@@ -184,6 +184,13 @@ def take_over_jobs(executor_id: str) -> None:
             session.execute(job.values(state="failed", failure=str(workflow.status), finished_at=now()))
 
 
+def alive_here() -> int:
+    """How many workers of this host gave a sign of life of late."""
+    is_alive = (Worker.host == socket.gethostname(), Worker.seen_at > now() - DEAD_AFTER)
+    with reading() as session:
+        return session.scalar(sa.select(sa.func.count()).select_from(Worker).where(*is_alive)) or 0
+
+
 def _unique_name() -> str:
     """For a worker of role encode: other machines may have the same host name, and it has no rounds to come back to."""
     return f"{socket.gethostname()[:50]}-{uuid.uuid4().hex[:8]}"

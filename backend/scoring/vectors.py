@@ -128,15 +128,6 @@ class VectorStore:
         self._index.close()
         self._maps.clear()
 
-    def _checked(self, hashes: Sequence[str], rows: NDArray[np.floating]) -> NDArray[np.generic]:
-        if rows.shape != (len(hashes), self.dims):
-            raise BadVectors(problem=f"shape {rows.shape}, not {(len(hashes), self.dims)}")
-        with np.errstate(over="ignore"):
-            values = np.asarray(rows).astype(self.dtype)
-        if not np.isfinite(values).all():
-            raise BadVectors(problem=f"values that are not finite in {self.dtype}")
-        return values
-
     def _segment(self, number: int) -> Path:
         return self.path / f"{number:06d}.vectors"
 

@@ -29,6 +29,7 @@ from backend.rounds import encoding, jobs
 from backend.rounds.encoding import Embeddings
 from backend.rounds.outbox import Outbox, drain
 from backend.rounds.queue import prepare_database
+from backend.rounds.worker import alive_here
 from backend.scoring.local import LocalEncoder
 from backend.scoring.repository import model_name
 from backend.scoring.serving import EmbeddedTriton
@@ -141,6 +142,7 @@ def test_three_workers_share_a_scan_and_a_killed_one_costs_at_most_what_it_held(
         target=lambda: outcome.append(jobs.encode(pool.project_id, lambda *count: told.append(count)))
     )
     assert wait_until(lambda: len(pool.beating()) == 3, 120), pool.log()
+    assert alive_here() == 3
     gathering.start()
 
     def is_caught() -> bool:

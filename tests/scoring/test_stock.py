@@ -9,17 +9,14 @@ import onnxruntime
 import pytest
 from google.protobuf import text_format
 from numpy.typing import NDArray
-from tritonclient import grpc
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
 
 from backend.errors import PrecisionNotStock
 from backend.learning.encoders import EncoderSpec
 from backend.scoring.encoder import Encoder
 from backend.scoring.local import LocalEncoder
-from backend.scoring.repository import MAX_BATCH, model_name, write_model
-from backend.scoring.serving import EmbeddedTriton
+from backend.scoring.repository import MAX_BATCH, write_model
 from backend.scoring.stock import write_stock_model
-from backend.scoring.triton import TritonEncoder
 
 
 def parsed(folder: Path) -> ModelConfig:
@@ -76,35 +73,6 @@ def test_it_is_the_same_file_and_onnx_runtime_gives_the_embedded_engines_embeddi
     assert path.read_bytes() == exact.path.read_bytes()
     assert lowest_cosine(small_rows, embedded.encode(images)) >= 0.9999
     assert lowest_cosine(large_rows, embedded.encode(large)) >= 0.9999
-
-
-class _WithOnnxRuntime(EmbeddedTriton):
-    """Triton from its wheel, with a backend of that name in it."""
-
-    def _command(self, site: Path, backends: Path) -> list[str | Path]:
-        (backends / "onnxruntime").mkdir()
-        text = Path(__file__).with_name("onnx_backend.py").read_text()
-        (backends / "onnxruntime" / "model.py").write_text(text)
-        return super()._command(site, backends)
-
-
-def test_a_triton_serves_the_exported_repository_to_the_client_as_it_is(
-    tmp_path: Path, exact: EncoderSpec, embedded: Encoder, images: NDArray[np.uint8]
-) -> None:
-    server = _WithOnnxRuntime(tmp_path)
-    write_stock_model(server.repository, exact, "cpu", instances=1)
-    server.start()
-    try:
-        encoder = TritonEncoder(server.url, exact)
-        rows = encoder.encode(images)
-        encoder.close()
-        with grpc.InferenceServerClient(server.url) as client:
-            served = client.get_model_config(model_name(exact.name, exact.digest)).config
-    finally:
-        server.stop()
-
-    assert served.backend == "onnxruntime"
-    assert lowest_cosine(rows, embedded.encode(images)) >= 0.9999
 
 
 def test_another_precision_is_refused_because_its_vectors_would_be_others(tmp_path: Path, exact: EncoderSpec) -> None:
