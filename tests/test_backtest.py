@@ -17,7 +17,7 @@ from backend.backtest import manual
 from backend.backtest.analysis import area, interval, judge, labels_to, recommend
 from backend.backtest.bench import Bench
 from backend.backtest.campaign import Campaign, accuracies, run, schedule
-from backend.backtest.halving import halve
+from backend.backtest.halving import foretold, halve
 from backend.backtest.replay import Arm, replay
 from backend.errors import BacktestMismatch, BenchUnusable
 from backend.processes import wait_until
@@ -177,6 +177,20 @@ def test_the_agent_drops_what_cannot_win_and_keeps_the_baseline(bench: Bench, tm
     assert len(halved.decisions) <= 3
     assert halved.decisions[-1].stop
     assert all("lies below" in line or line.startswith("It stops") for line in halved.lines())
+
+
+def test_what_the_agent_would_have_done_is_told_from_whole_curves_looking_at_no_later_step() -> None:
+    rise = 1 - np.array([40, 35, 31, 28, 26, 24, 23, 22]) / 100
+    noise = np.random.default_rng(0).normal(0, 0.003, (6, 8))
+    curves = {"good": rise + noise, "twin": rise - noise, "bad": rise - 0.2 + noise, "late": rise - 0.1 - noise}
+    steps = tuple(range(20, 180, 20))
+    curves["late"][:, 4:] += 0.3  # by then it is gone
+
+    decisions = foretold(steps, curves, Agent(160))
+
+    assert [set(decision.kept) for decision in decisions[-2:]] == [{"good", "twin"}] * 2
+    assert set(decisions[0].dropped) == {"bad", "late"}
+    assert decisions[-1].best in ("good", "twin")
 
 
 def test_too_few_labels_are_told_before_the_work(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """A backtest that spends its time on the arms that may still win: the agent drops others on the way."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from backend.backtest.bench import Bench
 from backend.backtest.campaign import Campaign, Progress, accuracies, run
@@ -40,8 +43,7 @@ def halve(
     decisions: list[Decision] = []
     curves: dict[str, list[Curve]] = {}
     arms = campaign.arms
-    for share in RUNGS:
-        steps = campaign.schedule[: max(1, math.ceil(share * len(campaign.schedule)))]
+    for steps in _rungs(campaign.schedule):
         rung = replace(campaign, arms=arms, schedule=steps)
         curves = run(bench, rung, out / f"rung-{len(steps)}", jobs, progress)
         compared = {name: accuracies(runs) for name, runs in curves.items() if name not in keep}
@@ -50,3 +52,21 @@ def halve(
             break
         arms = tuple(arm for arm in arms if arm.title not in decisions[-1].dropped)
     return Halved(curves, tuple(decisions))
+
+
+def foretold(
+    schedule: Sequence[int], accuracy: Mapping[str, NDArray[np.float64]], agent: Agent
+) -> tuple[Decision, ...]:
+    """What `halve` would decide, from whole curves (seeds, steps) by arm: nothing is replayed."""
+    decisions: list[Decision] = []
+    arms = list(accuracy)
+    for steps in _rungs(schedule):
+        decisions.append(agent.decide(steps, {name: accuracy[name][:, : len(steps)] for name in arms}))
+        if decisions[-1].stop:
+            break
+        arms = [name for name in arms if name not in decisions[-1].dropped]
+    return tuple(decisions)
+
+
+def _rungs(schedule: Sequence[int]) -> list[tuple[int, ...]]:
+    return [tuple(schedule[: max(1, math.ceil(share * len(schedule)))]) for share in RUNGS]
