@@ -170,6 +170,14 @@ class ImageTooLarge(ItemUnreadable):
     """The image has {size}, more than the limit of {limit}."""
 
 
+class TextBroken(ItemUnreadable):
+    """This is no readable text: {problem}."""
+
+
+class TextTooLarge(ItemUnreadable):
+    """The text has {size} bytes, more than the limit of {limit}."""
+
+
 class PoolUnreadable(NextbatchError):
     """The pool {path} cannot be listed: {problem}."""
 
@@ -274,6 +282,12 @@ class VectorsDamaged(NextbatchError):
     """{path} is damaged: {problem}. Run verify(mend=True): the damaged vectors are forgotten and encoded again."""
 
 
+class VectorsInUse(NextbatchError):
+    """A scan is writing vectors of encoder {digest}. Repeat when it has ended, or stop it first."""
+
+    is_passing = True
+
+
 class BadVectors(NextbatchError):
     """The vectors cannot be stored: {problem}."""
 
@@ -292,7 +306,7 @@ class EncoderNotLoaded(NextbatchError):
 
 
 class EncoderFailed(NextbatchError):
-    """The encoder could not encode {count} images of shape {shape}: {problem}."""
+    """The encoder could not encode {count} items of shape {shape}: {problem}."""
 
 
 class BadEncoderWeights(NextbatchError):
@@ -386,6 +400,10 @@ class StrategyFieldMissing(NextbatchError):
 class NothingToLookFor(NextbatchError):
     """A round cannot look for the like of what there is not: {problem}.
     Ask with --like and ids of tasks, --like-class and a class that has labels, or --like-errors once a model errs."""
+
+
+class UnknownSource(NextbatchError):
+    """{name}: plausible heads come from {known}, and not from {source!r}."""
 
 
 class BenchUnusable(NextbatchError):

@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+Kind = Literal["image", "text"]
+"""What an item can be."""
+
 
 class Settings(BaseSettings):
     """The process: addresses, secrets and folders, from environment variables."""
@@ -74,7 +77,8 @@ class LabelStudioSection(Section):
     title: str | None = Field(default=None, description="Title of the project in Label Studio; default: the name.")
     project_id: int | None = Field(default=None, description="An existing Label Studio project to connect to.")
     label_config: str | None = Field(default=None, description="XML for a new project; default: made from `labels`.")
-    labels: tuple[str, ...] = Field(default=(), description="Choices of a new image-classification project.")
+    labels: tuple[str, ...] = Field(default=(), description="Choices of a new classification project.")
+    kind: Kind = Field(default="image", description="What is shown in a new project that is made from `labels`.")
 
 
 class PoolSection(Section):
@@ -101,7 +105,10 @@ class PoolSection(Section):
 
 
 class EncoderSection(Section):
-    name: Literal["efficientnet-lite0", "resnet18"] = "efficientnet-lite0"
+    name: Literal["auto", "efficientnet-lite0", "resnet18", "all-minilm-l6-v2"] = Field(
+        default="auto",
+        description="auto: efficientnet-lite0 for images, all-minilm-l6-v2 for texts.",
+    )
     weights: Path | None = Field(
         default=None, description="A state-dict file; default: the package's or the hub's weights."
     )

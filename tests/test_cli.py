@@ -10,9 +10,11 @@ import pytest
 
 from backend.database import Project, transaction
 from backend.pool.catalog import NewItem, add_items
-from backend.rounds.encoding import open_embeddings
+from backend.rounds.encoding import embeddings_of
+from backend.rounds.items import encoder_for
 from backend.rounds.queue import prepare_database
 from backend.settings import ProjectConfig
+from backend.studio.labels import image_config
 from tests.services.images import files
 
 
@@ -42,7 +44,7 @@ def test_a_pool_is_encoded_and_its_embeddings_are_checked_and_mended(
     for number, image in enumerate(images):
         (tmp_path / f"{number}{image.suffix}").write_bytes(image.read_bytes())
     with transaction() as session:
-        session.add(Project(name="p", config=config.model_dump(mode="json"), label_config="<View/>"))
+        session.add(Project(name="p", config=config.model_dump(mode="json"), label_config=image_config(("cat", "dog"))))
         session.flush()
         add_items(session, 1, [NewItem(str(path)) for path in sorted(tmp_path.glob("*.*g"))])
     monkeypatch.setenv("NEXTBATCH_DATA_ROOT", str(tmp_path))
@@ -53,7 +55,7 @@ def test_a_pool_is_encoded_and_its_embeddings_are_checked_and_mended(
     assert second.stdout.strip() == "0 items encoded, 0 failed"
     assert sound.returncode == 0, sound.stderr
     assert sound.stdout.startswith("12 embeddings of efficientnet-lite0")
-    (segment,) = open_embeddings(config).store.path.glob("*.vectors")
+    (segment,) = embeddings_of(encoder_for("image", config.encoder)).store.path.glob("*.vectors")
     stored = bytearray(segment.read_bytes())
     stored[5_000] ^= 0xFF
     segment.write_bytes(stored)
@@ -62,4 +64,4 @@ def test_a_pool_is_encoded_and_its_embeddings_are_checked_and_mended(
     assert "12 damaged" in damaged.stdout
     assert command("vectors", "verify", "p", "--mend").returncode == 0
     assert command("encode", "p").stdout.strip() == "12 items encoded, 0 failed"
-    assert np.isfinite(open_embeddings(config).store.gather(np.arange(12, 24))).all()
+    assert np.isfinite(embeddings_of(encoder_for("image", config.encoder)).store.gather(np.arange(12, 24))).all()

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,11 @@ from backend.backtest.bench import Bench
 from backend.database import project_named, reading
 from backend.errors import BenchUnusable
 from backend.pool.catalog import labelled
-from backend.pool.decode import decode
 from backend.pool.folders import Dataset, open_dataset
-from backend.pool.sources import Sources
-from backend.rounds.encoding import open_embeddings, open_encoder, source_config
+from backend.rounds.encoding import embeddings_of, open_embeddings, open_encoder, source_config
+from backend.rounds.items import Fetch, decoder, encoder_for, opened
 from backend.scoring.pipeline import Scan, ScanItem
-from backend.settings import EncoderSection, ProjectConfig, settings
+from backend.settings import EncoderSection, Kind, ProjectConfig, settings
 from backend.studio.labels import LabelTask
 
 TEST_SHARE = 0.3
@@ -28,28 +28,31 @@ FEWEST_HOLDOUT = 100
 _MAX_EXPORT_BYTES = 2**30
 
 Progress = Callable[[str], None]
-Fetch = Callable[[str], Awaitable[bytes]]
+_ADDRESS = re.compile(r"(?:[a-z][a-z0-9+.-]*:/|/)\S+|\S+\.[a-z0-9]{2,5}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Example:
-    """An item with its label; `is_test` None where nothing says which side it is on."""
+    """An item with its label; `is_test` None where nothing says which side it is on. moment: its place in time."""
 
     uri: str
     label: str
     is_test: bool | None = None
+    moment: int = 0
 
 
 def open_bench(given: str, out: Path, encoder: EncoderSection, progress: Progress) -> Bench:
     """`given` is a folder or archive of class folders, a Label Studio JSON export, or a project's name."""
     path = Path(given).expanduser()
     if path.suffix.lower() == ".json" and path.is_file():
-        config = ProjectConfig(name="backtest", encoder=encoder)
-        return _encoded(_exported(path), config, _addresses(config), out, progress)
+        examples = _exported(path)
+        is_inline = not all(_ADDRESS.fullmatch(example.uri) for example in examples)
+        kind: Kind = "text" if is_inline or encoder.name == "all-minilm-l6-v2" else "image"
+        opening = opened(source_config(ProjectConfig(name="backtest")), is_inline)
+        return _encoded(examples, encoder_for(kind, encoder), opening, out, progress)
     if path.exists():
         dataset = open_dataset(path, settings().cache / "datasets")
-        config = ProjectConfig(name="backtest", encoder=encoder)
-        return _encoded(_filed(dataset), config, _files(), out, progress)
+        return _encoded(_filed(dataset), encoder_for(dataset.kind, encoder), _files(), out, progress)
     return _of_project(given, out)
 
 
@@ -60,7 +63,7 @@ def _of_project(name: str, out: Path) -> Bench:
         rows = labelled(session, project.id)
     classes = LabelTask.parse(project.label_config).choices
     rows = [row for row in rows if row.label in classes]
-    x = open_embeddings(project.settings).gather([row.content_hash for row in rows])
+    x = open_embeddings(project).gather([row.content_hash for row in rows])
     y = np.array([classes.index(row.label) for row in rows], dtype=np.int64)
     is_test = np.array([row.is_holdout for row in rows], dtype=bool)
     if is_test.sum() < FEWEST_HOLDOUT:
@@ -70,11 +73,14 @@ def _of_project(name: str, out: Path) -> Bench:
 
 def _filed(dataset: Dataset) -> list[Example]:
     is_test: tuple[bool | None, bool | None] = (False, True) if len(dataset.test) else (None, None)
-    return [
+    examples = [
         Example(str(path), dataset.classes[label], side)
         for part, side in zip((dataset.train, dataset.test), is_test, strict=True)
         for path, label in zip(part.paths, part.labels, strict=True)
     ]
+    by_name = sorted(range(len(examples)), key=lambda at: Path(examples[at].uri).name)
+    moments = {at: moment for moment, at in enumerate(by_name)}
+    return [replace(example, moment=moments[at]) for at, example in enumerate(examples)]
 
 
 def _exported(path: Path) -> list[Example]:
@@ -83,7 +89,8 @@ def _exported(path: Path) -> list[Example]:
         raise BenchUnusable(problem=f"an export of {path.stat().st_size} bytes, of which 1 GiB at most is read")
     try:
         tasks = json.loads(path.read_bytes())
-        examples = [example for task in tasks if (example := _example(task)) is not None]
+        found = [example for task in tasks if (example := _example(task)) is not None]
+        examples = [replace(example, moment=moment) for moment, example in enumerate(found)]
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         problem = f"a file that is no JSON export of Label Studio ({type(error).__name__})"
         raise BenchUnusable(problem=problem) from None
@@ -102,22 +109,24 @@ def _example(task: dict[str, Any]) -> Example | None:
 
 
 def _data_field(task: dict[str, Any], region: dict[str, Any]) -> str:
-    """The field that the labelled tag shows: of its name, or else the only one that holds an address."""
+    """The field that the labelled tag shows: of its name, or else the only one that holds an address, or any text."""
     name = str(region.get("to_name", ""))
     if name in task["data"]:
         return name
-    addresses = [key for key, value in task["data"].items() if isinstance(value, str) and "/" in value]
-    return addresses[0] if len(addresses) == 1 else name
+    texts = {key: value for key, value in task["data"].items() if isinstance(value, str)}
+    addresses = [key for key, value in texts.items() if "/" in value]
+    found = addresses if len(addresses) == 1 else list(texts)
+    return found[0] if len(found) == 1 else name
 
 
 def _encoded(
     examples: Sequence[Example],
-    config: ProjectConfig,
+    section: EncoderSection,
     opening: AbstractAsyncContextManager[Fetch],
     out: Path,
     progress: Progress,
 ) -> Bench:
-    embeddings = open_embeddings(config)
+    embeddings = embeddings_of(section)
     hashes: dict[int, str] = {}
     failures: dict[int, str] = {}
     items = [ScanItem(at, example.uri) for at, example in enumerate(examples)]
@@ -126,10 +135,9 @@ def _encoded(
         progress(f"encoded {done} of {total}")
 
     async def run() -> None:
-        side, store = embeddings.spec.side, embeddings.store
-        encoder = open_encoder(config.encoder)
+        encoder, decode = open_encoder(section), decoder(embeddings.spec)
         async with opening as fetch:
-            scan = Scan(fetch, lambda data: decode(data, side), encoder, store, hashes.update, failures.update, count)
+            scan = Scan(fetch, decode, encoder, embeddings.store, hashes.update, failures.update, count)
             await scan.run(items, len(items))
 
     asyncio.run(run())
@@ -141,7 +149,8 @@ def _encoded(
     x = embeddings.gather([hashes[at] for at in sorted(hashes)])
     sides = [example.is_test for example in kept]
     is_test = _drawn(len(kept)) if None in sides else np.array(sides, dtype=bool)
-    return Bench.write(out / "bench", classes, (x[~is_test], y[~is_test]), (x[is_test], y[is_test]))
+    moments = np.array([example.moment for example in kept], dtype=np.int64)[~is_test]
+    return Bench.write(out / "bench", classes, (x[~is_test], y[~is_test]), (x[is_test], y[is_test]), moments)
 
 
 @asynccontextmanager
@@ -152,17 +161,6 @@ async def _files() -> AsyncIterator[Fetch]:
         return await asyncio.to_thread(Path(uri).read_bytes)
 
     yield fetch
-
-
-@asynccontextmanager
-async def _addresses(config: ProjectConfig) -> AsyncIterator[Fetch]:
-    """Reads what the tasks of an export name, where it is allowed to."""
-    async with Sources(source_config(config)) as sources:
-
-        async def fetch(uri: str) -> bytes:
-            return (await sources.fetch(uri)).data
-
-        yield fetch
 
 
 def _drawn(count: int) -> NDArray[np.bool_]:

@@ -21,8 +21,8 @@ def verify(
     from backend.rounds.encoding import open_embeddings
 
     with reading() as session:
-        config = project_named(session, project).settings
-    embeddings = open_embeddings(config)
+        described = project_named(session, project)
+    embeddings = open_embeddings(described)
     found = embeddings.store.verify(mend=mend)
     lost = sum(block.rows for block in found.damaged)
     print(f"{found.rows} embeddings of {embeddings.spec.name} {embeddings.digest[:12]}, {lost} damaged")

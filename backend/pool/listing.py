@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 from backend.errors import FolderOutsideRoot, MissingSetting, PoolUnreadable
 from backend.pool.catalog import NewItem
-from backend.pool.folders import IMAGE_SUFFIXES
+from backend.pool.folders import SUFFIXES
 from backend.pool.ftp import Entry
 from backend.pool.manifest import read_manifest
 from backend.pool.skipped import Skipped
 from backend.pool.sources import SourceConfig, Sources, open_buckets
-from backend.settings import PoolSection
+from backend.settings import Kind, PoolSection
 
 LOCAL_FILES = "/data/local-files/?d="
 _FTP_DEPTH = 32  # a server may say that every folder holds another
@@ -35,7 +35,7 @@ class Listing:
         return self._items(self.skipped)
 
 
-def list_pool(pool: PoolSection, config: SourceConfig) -> Listing | None:
+def list_pool(pool: PoolSection, config: SourceConfig, kind: Kind = "image") -> Listing | None:
     """What the pool's source holds now; None where it is Label Studio's tasks, which a round's sync reads."""
     if pool.source == "tasks":
         return None
@@ -44,11 +44,11 @@ def list_pool(pool: PoolSection, config: SourceConfig) -> Listing | None:
     path = pool.path
     match pool.source:
         case "folder":
-            return Listing(lambda skipped: _in_folder(Path(path), config.data_root, skipped))
+            return Listing(lambda skipped: _in_folder(Path(path), config.data_root, kind, skipped))
         case "s3":
-            return Listing(lambda skipped: _in_bucket(path, config, skipped))
+            return Listing(lambda skipped: _in_bucket(path, config, kind, skipped))
         case "ftp":
-            return Listing(lambda skipped: _on_ftp(path, config, skipped))
+            return Listing(lambda skipped: _on_ftp(path, config, kind, skipped))
         case "manifest":
             return Listing(lambda skipped: read_manifest(path, pool.uri_field, config, skipped))
 
@@ -66,13 +66,17 @@ def local_uri(path: Path, root: Path | None) -> str:
     return f"{LOCAL_FILES}{quote(os.fsencode(relative))}"
 
 
-def is_image_name(name: str) -> bool:
-    """Whether the suffix is one of the formats that `decode` reads."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - of a million names
+def is_named(name: str, kind: Kind) -> bool:
+    """Whether the suffix is one of the formats that are read."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES[kind]  # noqa: PTH122 - of a million names
 
 
-def _in_folder(folder: Path, root: Path | None, skipped: Skipped) -> Iterator[NewItem]:
-    """Image files below the folder, by name. Links to files are followed within the root, links to folders are not."""
+def _misnamed(kind: Kind) -> str:
+    return "not named as an image" if kind == "image" else "not named .txt"
+
+
+def _in_folder(folder: Path, root: Path | None, kind: Kind, skipped: Skipped) -> Iterator[NewItem]:
+    """Files below the folder, by name. Links to files are followed within the root, links to folders are not."""
     base = local_uri(folder / "x", root)[:-1]
     assert root is not None, "local_uri has checked it"
     rest = [(str(folder.resolve()), base)]
@@ -87,14 +91,14 @@ def _in_folder(folder: Path, root: Path | None, skipped: Skipped) -> Iterator[Ne
             uri = f"{base}{quote(os.fsencode(entry.name))}"
             if entry.is_dir(follow_symlinks=False):
                 below.append((entry.path, f"{uri}/"))
-            elif (item := _file(entry, uri, root, skipped)) is not None:
+            elif (item := _file(entry, uri, root, kind, skipped)) is not None:
                 yield item
         rest.extend(reversed(below))
 
 
-def _file(entry: "os.DirEntry[str]", uri: str, root: Path, skipped: Skipped) -> NewItem | None:
-    if not is_image_name(entry.name):
-        skipped.add("not named as an image", entry.path)
+def _file(entry: "os.DirEntry[str]", uri: str, root: Path, kind: Kind, skipped: Skipped) -> NewItem | None:
+    if not is_named(entry.name, kind):
+        skipped.add(_misnamed(kind), entry.path)
         return None
     try:
         status = entry.stat()
@@ -115,7 +119,7 @@ def _file(entry: "os.DirEntry[str]", uri: str, root: Path, skipped: Skipped) -> 
     return NewItem(uri, validator=f"{status.st_mtime_ns:x}-{status.st_size:x}")
 
 
-def _in_bucket(prefix: str, config: SourceConfig, skipped: Skipped) -> Iterator[NewItem]:
+def _in_bucket(prefix: str, config: SourceConfig, kind: Kind, skipped: Skipped) -> Iterator[NewItem]:
     """Objects below an s3:// prefix, in the store's order."""
     for found in open_buckets(config).list_prefix(prefix):
         if found.uri.endswith("/"):
@@ -124,14 +128,14 @@ def _in_bucket(prefix: str, config: SourceConfig, skipped: Skipped) -> Iterator[
             skipped.add("a key with an empty, . or .. part or a control character, which cannot be read", found.uri)
         elif found.size_bytes == 0:
             skipped.add("empty", found.uri)
-        elif not is_image_name(found.uri):
-            skipped.add("not named as an image", found.uri)
+        elif not is_named(found.uri, kind):
+            skipped.add(_misnamed(kind), found.uri)
         else:
             yield NewItem(found.uri, validator=found.validator)
 
 
-def _on_ftp(folder: str, config: SourceConfig, skipped: Skipped) -> Iterator[NewItem]:
-    """Image files below an ftp:// folder, a folder at a time. Links are not followed."""
+def _on_ftp(folder: str, config: SourceConfig, kind: Kind, skipped: Skipped) -> Iterator[NewItem]:
+    """Files below an ftp:// folder, a folder at a time. Links are not followed."""
     closing = AsyncExitStack()
     with asyncio.Runner() as runner:
         sources = runner.run(closing.enter_async_context(Sources(config)))
@@ -142,7 +146,7 @@ def _on_ftp(folder: str, config: SourceConfig, skipped: Skipped) -> Iterator[New
                 for entry in runner.run(sources.list_ftp_folder(uri)):
                     if entry.kind == "dir" and depth < _FTP_DEPTH:
                         rest.append((entry.uri, depth + 1))
-                    elif (reason := _why_not(entry)) is not None:
+                    elif (reason := _why_not(entry, kind)) is not None:
                         skipped.add(reason, entry.uri)
                     else:
                         yield NewItem(entry.uri, validator=entry.validator)
@@ -150,10 +154,10 @@ def _on_ftp(folder: str, config: SourceConfig, skipped: Skipped) -> Iterator[New
             runner.run(closing.aclose())
 
 
-def _why_not(entry: Entry) -> str | None:
+def _why_not(entry: Entry, kind: Kind) -> str | None:
     match entry.kind:
-        case "file" if not is_image_name(entry.uri):
-            return "not named as an image"
+        case "file" if not is_named(entry.uri, kind):
+            return _misnamed(kind)
         case "file":
             return "empty" if entry.size_bytes == 0 else None
         case "dir":

@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,15 @@ from backend.database import Item, Project, reading, transaction
 from backend.errors import NextbatchError
 from backend.learning.encoders import EncoderSpec, export, load
 from backend.pool import catalog
-from backend.pool.decode import decode
-from backend.pool.sources import SourceConfig, Sources
+from backend.pool.sources import SourceConfig
+from backend.rounds.items import decoder, encoder_of, opened
 from backend.scoring.encoder import Encoder
-from backend.scoring.pipeline import Scan, ScanItem
+from backend.scoring.minibatches import Store
+from backend.scoring.pipeline import Scan, ScanConfig, ScanItem, ScanReport
+from backend.scoring.servers import addresses
 from backend.scoring.vectors import VectorStore
 from backend.settings import EncoderSection, ProjectConfig, settings
+from backend.studio.labels import LabelTask
 
 log = structlog.get_logger()
 
@@ -49,15 +52,17 @@ class Embeddings:
 
 
 @lru_cache(maxsize=8)
-def _open(section: EncoderSection) -> Embeddings:
-    precision = None if section.precision == "auto" else section.precision
+def embeddings_of(section: EncoderSection) -> Embeddings:
+    """The embeddings of that encoder, which `items.encoder_for` has named; it is exported the first time."""
+    wanted = settings().precision if section.precision == "auto" else section.precision
+    precision = None if wanted == "auto" else wanted
     spec = export(section.name, section.weights, settings().home / "encoders", precision)
     return Embeddings(spec, VectorStore(settings().home / "vectors", spec.digest, spec.dims))
 
 
-def open_embeddings(config: ProjectConfig) -> Embeddings:
-    """The embeddings of the project's encoder; the encoder is exported the first time."""
-    return _open(config.encoder)
+def open_embeddings(project: Project) -> Embeddings:
+    """The embeddings of the project's encoder."""
+    return embeddings_of(encoder_of(project))
 
 
 def encode_now(project_id: int, encoder_digest: str, uris: list[str]) -> dict[str, NDArray[Any]]:
@@ -69,28 +74,30 @@ def encode_now(project_id: int, encoder_digest: str, uris: list[str]) -> dict[st
     if url is None:
         return {}
     with reading() as session:
-        config = session.get_one(Project, project_id).settings
+        project = session.get_one(Project, project_id)
+    is_inline = LabelTask.parse(project.label_config).is_inline
     spec = load(settings().home / "encoders", encoder_digest)
 
-    async def pixels() -> dict[str, NDArray[np.uint8]]:
-        async with Sources(source_config(config)) as sources:
-            blobs = await asyncio.gather(*(sources.fetch(uri) for uri in uris), return_exceptions=True)
-        found: dict[str, NDArray[np.uint8]] = {}
+    async def decoded() -> dict[str, NDArray[Any]]:
+        decode = decoder(spec)
+        async with opened(source_config(project.settings), is_inline) as fetch:
+            blobs = await asyncio.gather(*(fetch(uri) for uri in uris), return_exceptions=True)
+        found: dict[str, NDArray[Any]] = {}
         for uri, blob in zip(uris, blobs, strict=True):
             with contextlib.suppress(NextbatchError):
                 if not isinstance(blob, BaseException):
-                    found[uri] = decode(blob.data, spec.side)
+                    found[uri] = decode(blob)
         return found
 
     encoder = _client(url, spec)
-    return {uri: encoder.encode(image[None])[0] for uri, image in asyncio.run(pixels()).items()}
+    return {uri: encoder.encode(item[None])[0] for uri, item in asyncio.run(decoded()).items()}
 
 
 @lru_cache(maxsize=4)
 def _client(url: str, spec: EncoderSpec) -> Encoder:
-    from backend.scoring.triton import TritonEncoder
+    from backend.scoring.servers import open_triton
 
-    return TritonEncoder(url, spec, timeout_s=5.0)
+    return open_triton(url, spec, timeout_s=5.0)
 
 
 def model_repository() -> Path:
@@ -101,17 +108,17 @@ def model_repository() -> Path:
 @lru_cache(maxsize=8)
 def open_encoder(section: EncoderSection) -> Encoder:
     """The encoder in Triton where there is one, else in this process."""
-    spec = _open(section).spec
+    spec = embeddings_of(section).spec
     url = settings().triton_url
     if url is None:
         from backend.scoring.local import LocalEncoder
 
         return LocalEncoder(spec, streams=settings().worker_threads)
     from backend.scoring.repository import write_model
-    from backend.scoring.triton import TritonEncoder
+    from backend.scoring.servers import open_triton
 
-    write_model(model_repository(), spec.name, spec.path, spec.digest, spec.dims, spec.precision)
-    return TritonEncoder(url, spec)
+    write_model(model_repository(), spec.name, spec.path, spec.digest, spec.dims, spec.precision, spec.kind)
+    return open_triton(url, spec)
 
 
 def source_config(config: ProjectConfig) -> SourceConfig:
@@ -132,47 +139,56 @@ def source_config(config: ProjectConfig) -> SourceConfig:
 def encode_new(project_id: int, progress: Progress, cancel: threading.Event | None = None) -> dict[str, Any]:
     """Encode every item that has no embedding under the project's encoder. What is there already costs nothing."""
     with reading() as session:
-        config = session.get_one(Project, project_id).settings
-    embeddings = open_embeddings(config)
-    _forget_missing(project_id, embeddings)
+        project = session.get_one(Project, project_id)
+    embeddings = open_embeddings(project)
+    forget_missing(project_id, embeddings)
     with reading() as session:
         waiting = session.scalar(
             sa.select(sa.func.count()).select_from(Item).where(Item.project_id == project_id, Item.state == "new")
         )
     if not waiting:
         return {"encoded": 0, "failed": 0}
-    encoder = open_encoder(config.encoder)
-    progress(0, waiting)
+    report = scan(project, _new_items(project_id), waiting, embeddings.store, mark_encoded, progress, cancel)
+    return {"encoded": report.encoded + report.found, "failed": report.failed}
 
-    def done(hashes: dict[int, str]) -> None:
-        with transaction() as session:
-            catalog.mark_encoded(session, hashes)
 
-    def failed(reasons: dict[int, str]) -> None:
-        with transaction() as session:
-            catalog.mark_failed(session, reasons)
+def scan(
+    project: Project,
+    items: Iterable[ScanItem],
+    total: int,
+    store: Store,
+    done: Callable[[dict[int, str]], None],
+    progress: Progress,
+    cancel: threading.Event | None = None,
+) -> ScanReport:
+    """Encode these items into `store`; `done` is told the contents of those that are in it, by id."""
+    section = encoder_of(project)
+    encoder, spec = open_encoder(section), embeddings_of(section).spec
+    is_inline = LabelTask.parse(project.label_config).is_inline
+    config = ScanConfig()
+    config = replace(config, in_flight=config.in_flight * max(1, len(addresses(settings().triton_url or ""))))
+    progress(0, total)
 
-    async def run() -> dict[str, Any]:
-        async with Sources(source_config(config)) as sources:
+    async def run() -> ScanReport:
+        async with opened(source_config(project.settings), is_inline) as fetch:
+            scan = Scan(fetch, decoder(spec), encoder, store, done, mark_failed, progress, cancel, config)
+            return await scan.run(items, total)
 
-            async def fetch(uri: str) -> bytes:
-                return (await sources.fetch(uri)).data
+    report = asyncio.run(run())
+    log.info("encode.done", project=project.id, **vars(report))
+    return report
 
-            scan = Scan(
-                fetch,
-                lambda data: decode(data, embeddings.spec.side),
-                encoder,
-                embeddings.store,
-                done,
-                failed,
-                progress,
-                cancel,
-            )
-            report = await scan.run(_new_items(project_id), waiting)
-        log.info("encode.done", project=project_id, **vars(report))
-        return {"encoded": report.encoded + report.found, "failed": report.failed}
 
-    return asyncio.run(run())
+def mark_encoded(hashes: dict[int, str]) -> None:
+    """These items' vectors are in the store: content hash by id."""
+    with transaction() as session:
+        catalog.mark_encoded(session, hashes)
+
+
+def mark_failed(reasons: dict[int, str]) -> None:
+    """These items cannot be encoded, and why, by id."""
+    with transaction() as session:
+        catalog.mark_failed(session, reasons)
 
 
 def _new_items(project_id: int) -> Iterator[ScanItem]:
@@ -187,7 +203,7 @@ def _new_items(project_id: int) -> Iterator[ScanItem]:
         first = page[-1][0] + 1
 
 
-def _forget_missing(project_id: int, embeddings: Embeddings) -> None:
+def forget_missing(project_id: int, embeddings: Embeddings) -> None:
     """Items that another encoder encoded are new to this one."""
     with reading() as session:
         known = catalog.encoded_items(session, project_id)

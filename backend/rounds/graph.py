@@ -38,7 +38,7 @@ def refresh(project_id: int) -> None:
         known = [row for row in labelled(session, project_id) if not row.is_holdout]
     if len(known) <= PROPAGATION_LABELS and len(pool.hashes):
         labels = as_keys(row.content_hash for row in known)
-        open_graph(project_id, open_embeddings(project.settings), np.union1d(as_keys(pool.hashes), labels), labels)
+        open_graph(project_id, open_embeddings(project), np.union1d(as_keys(pool.hashes), labels), labels)
 
 
 def open_graph(project_id: int, embeddings: Embeddings, everything: Keys, labelled: Keys) -> Graph:

@@ -40,7 +40,7 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
         known = labelled(session, project_id)
         pool = candidates(session, project_id, needs_task=False)
         parent = registry.champion(session, project_id)
-    embeddings = open_embeddings(project.settings)
+    embeddings = open_embeddings(project)
     validate(project, round_, parent, embeddings)
     classes = LabelTask.parse(project.label_config).choices
     known = [row for row in known if row.label in classes]

@@ -1,19 +1,19 @@
-"""What an encoder is to this room: a digest, a number of dimensions, and images in, embeddings out."""
+"""What an encoder is to this room: a digest, a number of dimensions, and arrays of items in, embeddings out."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Images = NDArray[np.uint8]
+Inputs = NDArray[Any]
+"""Items as they travel to an encoder, b of one shape: images uint8 (b, H, W, 3), or tokens int32 (b, length)."""
 
 
 class Model(Protocol):
-    """An exported encoder (`learning.encoders.EncoderSpec` is one): ONNX from `images` to `embeddings`.
+    """An exported encoder (`learning.encoders.EncoderSpec` is one): ONNX from one input to `embeddings`.
 
-    `images` is uint8 (b, H, W, 3) RGB of any H and W, `embeddings` float32 (b, dims); resizing to `side` and
-    normalisation are inside the graph.
+    `embeddings` is float32 (b, dims); what an item needs beyond its decoding is inside the graph.
     """
 
     @property
@@ -31,7 +31,7 @@ class Model(Protocol):
 
 
 class Encoder(Protocol):
-    """Turns images into embeddings; may be called from several threads at once."""
+    """Turns items into embeddings; may be called from several threads at once."""
 
     @property
     def digest(self) -> str:
@@ -43,12 +43,12 @@ class Encoder(Protocol):
 
     @property
     def side(self) -> int:
-        """Pixels a side that the network sees."""
+        """How much of an item the network sees: pixels a side, or tokens."""
         ...
 
-    def encode(self, images: Images) -> NDArray[np.float32]:
-        """Embeddings float32 (b, dims) of uint8 images (b, H, W, 3), any b ≥ 0.
+    def encode(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Embeddings float32 (b, dims) of b ≥ 0 items of one shape.
 
-        Raises EncoderDown where trying again later may help, EncoderFailed where these images are at fault.
+        Raises EncoderDown where trying again later may help, EncoderFailed where these items are at fault.
         """
         ...

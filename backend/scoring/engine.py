@@ -45,16 +45,22 @@ class Engine:
         # OpenVINO's bindings deadlock, holding the GIL, when two threads touch their first array at once (2026.4;
         # a C++ guard and a call_once that wait for each other). The first one is touched here, alone.
         with _FIRST_TOUCH:
-            self.encode(np.zeros((1, 8, 8, 3), np.uint8))
+            self.encode(_sample(self._compiled.input(0)))
 
-    def encode(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Embeddings float32 (b, dims) of uint8 images (b, H, W, 3)."""
+    def encode(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Embeddings float32 (b, dims) of b items of one shape."""
         request = self._idle.get()
         try:
-            result: npt.NDArray[np.float32] = request.infer([np.ascontiguousarray(images)])[0].copy()
+            result: npt.NDArray[np.float32] = request.infer([np.ascontiguousarray(inputs)])[0].copy()
             return result
         finally:
             self._idle.put(request)
+
+
+def _sample(port: Any) -> npt.NDArray[Any]:
+    """One item of zeros, 8 long wherever the model lets it be."""
+    shape = [8 if size.is_dynamic else size.get_length() for size in port.partial_shape]
+    return np.zeros([1, *shape[1:]], port.element_type.to_dtype())
 
 
 def has_bf16(core: Any = None) -> bool:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import EncoderFailed
-from backend.scoring.encoder import Images, Model
+from backend.scoring.encoder import Inputs, Model
 
 MINIBATCH = 32  # more gains nothing on a CPU and holds more memory
 
@@ -22,11 +22,11 @@ class LocalEncoder:
         except PrecisionUnavailable as error:
             raise EncoderFailed(count=0, shape="any", problem=error) from error
 
-    def encode(self, images: Images) -> NDArray[np.float32]:
-        """Embeddings float32 (b, dims) of uint8 images (b, H, W, 3)."""
-        out = np.empty((len(images), self.dims), np.float32)
-        for start in range(0, len(images), MINIBATCH):
-            part = images[start : start + MINIBATCH]
+    def encode(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Embeddings float32 (b, dims) of b items of one shape."""
+        out = np.empty((len(inputs), self.dims), np.float32)
+        for start in range(0, len(inputs), MINIBATCH):
+            part = inputs[start : start + MINIBATCH]
             try:
                 out[start : start + MINIBATCH] = self._engine.encode(part)
             except RuntimeError as error:  # all that OpenVINO raises

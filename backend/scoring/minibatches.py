@@ -1,4 +1,4 @@
-"""Images of one shape gathered into minibatches, encoded, and their rows stored, a bounded number at a time."""
+"""Items of one shape gathered into minibatches, encoded, and their rows stored, a bounded number at a time."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import NextbatchError
-from backend.scoring.encoder import Encoder, Images
+from backend.scoring.encoder import Encoder, Inputs
 from backend.scoring.outage import MANY, until_back
 
-OPEN_MINIBATCHES = 4  # images of rare shapes that wait for company, in minibatches
+OPEN_MINIBATCHES = 4  # items of rare shapes that wait for company, in minibatches
 
 T = TypeVar("T")
 
@@ -38,15 +38,15 @@ class Limits(Protocol):
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image on its way to the encoder: uint8 (h, w, 3)."""
+    """An item on its way to the encoder: an array of which those of one shape can share a minibatch."""
 
     key: int
     content_hash: str
-    pixels: Images
+    inputs: Inputs
 
 
 class Minibatcher:
-    """The last stage of a scan. `stored` is told of a minibatch whose rows are committed, `refused` of an image
+    """The last stage of a scan. `stored` is told of a minibatch whose rows are committed, `refused` of an item
     that the encoder or the store refused by itself; both are called in the loop's thread."""
 
     def __init__(
@@ -85,17 +85,17 @@ class Minibatcher:
             while True:
                 try:
                     async with asyncio.timeout(self._limits.linger_s if open_ else None):
-                        image = await decoded.get()
+                        item = await decoded.get()
                 except TimeoutError:
                     for shape in list(open_):
                         await launch(shape)
                     continue
-                if image is None:
+                if item is None:
                     break
-                batch = open_.setdefault(image.pixels.shape, [])
-                batch.append(image)
+                batch = open_.setdefault(item.inputs.shape, [])
+                batch.append(item)
                 if len(batch) == self._limits.minibatch:
-                    await launch(image.pixels.shape)
+                    await launch(item.inputs.shape)
                 elif sum(map(len, open_.values())) >= OPEN_MINIBATCHES * self._limits.minibatch:
                     await launch(max(open_, key=lambda shape: len(open_[shape])))
             for shape in list(open_):
@@ -110,26 +110,26 @@ class Minibatcher:
             refused = [(batch[0], error)] if len(batch) == 1 else await self._encode_alone(batch)
             if len(refused) == len(batch) >= MANY:
                 raise
-            for image, reason in refused:
-                self._refused(image, reason)
+            for item, reason in refused:
+                self._refused(item, reason)
 
     async def _encode_alone(self, batch: list[Decoded]) -> list[tuple[Decoded, NextbatchError]]:
         """They were refused together: one of them may be at fault, and only it shall fail. Returns those refused."""
         refused = []
-        for image in batch:
+        for item in batch:
             try:
-                await self._embed([image])
+                await self._embed([item])
             except NextbatchError as error:
                 if error.is_passing:
                     raise
-                refused.append((image, error))
+                refused.append((item, error))
         return refused
 
     async def _embed(self, batch: list[Decoded]) -> None:
         """Encode a minibatch and store its rows."""
-        images = np.stack([image.pixels for image in batch])
-        hashes = [image.content_hash for image in batch]
-        rows = await self._until_back(lambda: self._encoder.encode(images))
+        inputs = np.stack([item.inputs for item in batch])
+        hashes = [item.content_hash for item in batch]
+        rows = await self._until_back(lambda: self._encoder.encode(inputs))
         await self._until_back(lambda: self._store.put(hashes, rows))
         self._stored(batch)
 

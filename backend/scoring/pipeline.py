@@ -13,12 +13,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from backend.errors import NextbatchError
-from backend.scoring.encoder import Encoder
+from backend.scoring.encoder import Encoder, Inputs
 from backend.scoring.minibatches import Decoded, Minibatcher, Store
 from backend.scoring.outage import Reader, SourceAway, until_back
 
@@ -27,7 +25,6 @@ log = structlog.get_logger()
 BEAT_S = 0.1  # how soon a cancelled scan notices
 REPORT_BEATS = 5  # what is done is told every half second: one transaction of the caller, not one an item
 
-Pixels = NDArray[np.uint8]
 Outcome = asyncio.Future[str | None]  # None when the content is stored, else why it is not
 
 
@@ -66,27 +63,27 @@ class ScanReport:
 
 @dataclass(frozen=True)
 class _Opened:
-    """What an item's bytes are: broken for a reason, stored, new with pixels, or (none of these) under way."""
+    """What an item's bytes are: broken for a reason, stored, new and decoded, or (none of these) under way."""
 
     content_hash: str
     is_stored: bool = False
-    pixels: Pixels | None = None
+    inputs: Inputs | None = None
     reason: str | None = None
 
 
 class Scan:
     """One scan. `run` ends when it is through, or within a second after `cancel` is set.
 
-    fetch: URI to bytes. decode: bytes to (h, w, 3) uint8, called in threads. on_done: content hash by key, for rows
-    that are committed. on_failure: a reason by key. progress: (done, total), about once a second. Callbacks run in
-    the scan's thread, one at a time. A scan that was killed, or cancelled, leaves a sound store: the next one
-    finds what was stored and encodes the rest.
+    fetch: URI to bytes. decode: bytes to the array that travels to the encoder, called in threads. on_done: content
+    hash by key, for rows that are committed. on_failure: a reason by key. progress: (done, total), about once a second.
+    Callbacks run in the scan's thread, one at a time. A scan that was killed, or cancelled, leaves a sound store: the
+    next one finds what was stored and encodes the rest.
     """
 
     def __init__(
         self,
         fetch: Callable[[str], Awaitable[bytes]],
-        decode: Callable[[bytes], Pixels],
+        decode: Callable[[bytes], Inputs],
         encoder: Encoder,
         store: Store,
         on_done: Callable[[dict[int, str]], None],
@@ -203,15 +200,15 @@ class Scan:
             self._finished[key] = content_hash
         elif (outcome := self._claims.get(content_hash)) is not None:
             await self._follow(key, content_hash, outcome)
-        elif opened.pixels is not None:
+        elif opened.inputs is not None:
             self._claims[content_hash] = asyncio.get_running_loop().create_future()
-            await decoded.put(Decoded(key, content_hash, opened.pixels))
+            await decoded.put(Decoded(key, content_hash, opened.inputs))
         else:
             return False
         return True
 
     async def _until_opened(self, data: bytes) -> _Opened:
-        """Hash, look up and decode in one visit to a thread: each visit costs more than a small image's decoding."""
+        """Hash, look up and decode in one visit to a thread: each visit costs more than decoding a small image."""
         loop = asyncio.get_running_loop()
         return await until_back(lambda: loop.run_in_executor(self._decoders, self._open, data), self._config.outage_s)
 
@@ -222,7 +219,7 @@ class Scan:
         if self._store.locate([content_hash])[0] >= 0:
             return _Opened(content_hash, is_stored=True)
         try:
-            return _Opened(content_hash, pixels=self._decode(data))
+            return _Opened(content_hash, inputs=self._decode(data))
         except Exception as error:
             return _Opened(content_hash, reason=_reason(error))
 
@@ -241,13 +238,13 @@ class Scan:
     def _stored(self, minibatch: Sequence[Decoded]) -> None:
         self._encoded += len(minibatch)
         self._minibatches += 1
-        for image in minibatch:
-            self._finished[image.key] = image.content_hash
-            self._settle(image.content_hash, None)
+        for item in minibatch:
+            self._finished[item.key] = item.content_hash
+            self._settle(item.content_hash, None)
 
-    def _refused(self, image: Decoded, error: NextbatchError) -> None:
-        self._settle(image.content_hash, str(error))
-        self._fail(image.key, str(error))
+    def _refused(self, item: Decoded, error: NextbatchError) -> None:
+        self._settle(item.content_hash, str(error))
+        self._fail(item.key, str(error))
 
     def _fail(self, key: int, reason: str) -> None:
         self._failed += 1

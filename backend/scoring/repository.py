@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 MAX_BATCH = 64
@@ -11,17 +12,22 @@ QUEUE_DELAY_US = 2000  # how long a small request waits for others to share its 
 _HERE = Path(__file__).parent
 
 _CONFIG = """\
-# Written by nextbatch. One encoder: uint8 RGB images of any size in, embeddings out.
+# Written by nextbatch. One encoder: items of one shape in, embeddings out.
 name: "{model}"
 backend: "python"
 max_batch_size: {max_batch}
-input [ {{ name: "images" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] }} ]
+input [ {{ {input} }} ]
 output [ {{ name: "embeddings" data_type: TYPE_FP32 dims: [ {dims} ] }} ]
 instance_group [ {{ kind: KIND_CPU count: {instances} }} ]
 dynamic_batching {{ max_queue_delay_microseconds: {delay_us} }}
 parameters {{ key: "digest" value {{ string_value: "{digest}" }} }}
 parameters {{ key: "precision" value {{ string_value: "{precision}" }} }}
 """
+
+_INPUTS = {
+    "image": 'name: "images" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ]',
+    "text": 'name: "tokens" data_type: TYPE_INT32 dims: [ -1 ]',
+}
 
 
 def model_name(name: str, digest: str) -> str:
@@ -30,9 +36,16 @@ def model_name(name: str, digest: str) -> str:
 
 
 def write_model(
-    repository: Path, name: str, onnx: Path, digest: str, dims: int, precision: str, instances: int = 2
+    repository: Path,
+    name: str,
+    onnx: Path,
+    digest: str,
+    dims: int,
+    precision: str,
+    kind: str = "image",
+    instances: int = 2,
 ) -> str:
-    """Put an encoder into the repository and return its model name. What is there already is left alone.
+    """Put an encoder of images or texts into the repository and return its model name. What is there is left alone.
 
     `instances` of one thread each: measured as fast as any other split, and steadier on shared cores. Safe to run at
     once in several processes. It appears whole, by a rename; loading it is the client's part.
@@ -41,6 +54,7 @@ def write_model(
     config = _CONFIG.format(
         model=model,
         max_batch=MAX_BATCH,
+        input=_INPUTS[kind],
         dims=dims,
         instances=instances,
         delay_us=QUEUE_DELAY_US,
@@ -52,16 +66,20 @@ def write_model(
         "1/model.py": (_HERE / "triton_model.py").read_text(),
         "1/engine.py": (_HERE / "engine.py").read_text(),
     }
-    target = repository / model
-    repository.mkdir(parents=True, exist_ok=True)
-    with (repository / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _is_written(target, texts, onnx):
-            _replace(target, texts, onnx)
+    place(repository / model, texts, onnx)
     return model
 
 
-def _is_written(target: Path, texts: dict[str, str], onnx: Path) -> bool:
+def place(target: Path, texts: Mapping[str, str], onnx: Path) -> None:
+    """A model's folder with these texts and the ONNX file as version 1: whole, by a rename, or left as it is."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _is_written(target, texts, onnx):
+            _replace(target, texts, onnx)
+
+
+def _is_written(target: Path, texts: Mapping[str, str], onnx: Path) -> bool:
     """The digest is in the folder's name; texts are compared, since a newer nextbatch may write others."""
     try:
         is_same = all((target / path).read_text() == text for path, text in texts.items())
@@ -70,7 +88,7 @@ def _is_written(target: Path, texts: dict[str, str], onnx: Path) -> bool:
         return False
 
 
-def _replace(target: Path, texts: dict[str, str], onnx: Path) -> None:
+def _replace(target: Path, texts: Mapping[str, str], onnx: Path) -> None:
     building = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
     try:
         fresh = building / "fresh"

@@ -1,4 +1,4 @@
-"""Images and embeddings in memory that this process and Triton both see: 40 µs an image where gRPC takes 388 µs.
+"""Items and embeddings in memory that this process and Triton both see: 40 µs an image where gRPC takes 388 µs.
 
 A segment has a name only until Triton has opened it, so that a killed process leaves no file behind. What stays then
 is Triton's own mapping, which `Sweeper` gives back.
@@ -21,7 +21,7 @@ SWEEP_S = 60.0  # longer than a request lives: Triton does not guard a region th
 
 
 class Segment:
-    """One request's memory: embeddings first, images behind them. Used by one request at a time."""
+    """One request's memory: embeddings first, items behind them. Used by one request at a time."""
 
     def __init__(self, client: Any, output_bytes: int, size_bytes: int) -> None:
         """Make it and let Triton open it. Raises OSError, or Triton's error where it runs on another host."""
@@ -39,9 +39,9 @@ class Segment:
             path.unlink(missing_ok=True)
             os.close(descriptor)
 
-    def write(self, images: NDArray[np.uint8]) -> None:
-        """Copy the images in."""
-        np.frombuffer(self._memory, np.uint8, images.size, self.output_bytes).reshape(images.shape)[:] = images
+    def write(self, inputs: NDArray[Any]) -> None:
+        """Copy the items in."""
+        np.frombuffer(self._memory, inputs.dtype, inputs.size, self.output_bytes).reshape(inputs.shape)[:] = inputs
 
     def read(self, rows: int, dims: int) -> NDArray[np.float32]:
         """A copy of the embeddings float32 (rows, dims)."""

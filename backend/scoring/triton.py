@@ -1,4 +1,4 @@
-"""The encoder in Triton, by gRPC; images travel through shared memory where Triton runs on this host."""
+"""The encoder in Triton, by gRPC; items travel through shared memory where Triton runs on this host."""
 
 import contextlib
 import math
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from backend.errors import EncoderDown, EncoderFailed, EncoderNotLoaded, NextbatchError
-from backend.scoring.encoder import Images, Model
+from backend.scoring.encoder import Inputs, Model
 from backend.scoring.repository import MAX_BATCH, model_name
 from backend.scoring.shared_memory import SWEEP_S, Segment, Sweeper
 
@@ -37,26 +37,42 @@ class TritonEncoder:
     The connection is made by the first call, lives long, and is set up anew when Triton was restarted.
     """
 
-    def __init__(self, url: str, model: Model, timeout_s: float = 30.0) -> None:
-        """`url` is gRPC's host:port. `timeout_s` bounds a minibatch (64 images), retries and loading included."""
+    def __init__(self, url: str, model: Model, timeout_s: float = 30.0, patience_s: float | None = None) -> None:
+        """`url` is gRPC's host:port. `timeout_s` bounds a minibatch (64 items), retries and loading included.
+
+        `patience_s` bounds the retries alone; by default they may take all of `timeout_s`.
+        """
         self.url = url.removeprefix("grpc://")
         self.digest, self.dims, self.side = model.digest, model.dims, model.side
         self.model = model_name(model.name, model.digest)
         self.timeout_s = timeout_s
+        self._patience_s = patience_s
         self._connection: _Connection | None = None
         self._is_unhealthy = False
         self._lock = threading.Lock()
 
-    def encode(self, images: Images) -> NDArray[np.float32]:
-        """Embeddings float32 (b, dims) of uint8 images (b, H, W, 3).
+    def encode(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Embeddings float32 (b, dims) of b items of one shape.
 
         Raises EncoderDown (Triton is away or too slow), EncoderNotLoaded (it has no such model), EncoderFailed.
         """
-        out = np.empty((len(images), self.dims), np.float32)
-        for start in range(0, len(images), MAX_BATCH):
-            part = np.ascontiguousarray(images[start : start + MAX_BATCH])
+        out = np.empty((len(inputs), self.dims), np.float32)
+        for start in range(0, len(inputs), MAX_BATCH):
+            part = np.ascontiguousarray(inputs[start : start + MAX_BATCH])
             out[start : start + len(part)] = self._encode(part)
         return out
+
+    def look(self) -> None:
+        """See whether the server serves the model, which it may have to load. Raises EncoderDown, EncoderNotLoaded."""
+        from tritonclient.utils import InferenceServerException
+
+        try:
+            connection = self._connect(self.timeout_s)
+            if not connection.client.is_model_ready(self.model, client_timeout=self.timeout_s):  # it was restarted
+                self._forget(connection, is_unhealthy=False)
+                self._connect(self.timeout_s)
+        except InferenceServerException as error:
+            raise EncoderDown(url=self.url, problem=error.message()) from error
 
     def close(self) -> None:
         """Give back the shared memory and hang up. The next call would connect again."""
@@ -65,35 +81,35 @@ class TritonEncoder:
         if connection is not None:
             connection.close()
 
-    def _encode(self, images: Images) -> NDArray[np.float32]:
+    def _encode(self, inputs: Inputs) -> NDArray[np.float32]:
         from tritonclient.utils import InferenceServerException
 
         deadline = time.monotonic() + self.timeout_s
         retrying = Retrying(
             retry=retry_if_exception(_is_worth_retrying),
-            stop=stop_after_delay(self.timeout_s),
+            stop=stop_after_delay(self.timeout_s if self._patience_s is None else self._patience_s),
             wait=wait_random_exponential(multiplier=0.05, max=1.0),
             reraise=True,
         )
         try:
             for attempt in retrying:
                 with attempt:
-                    return self._try(images, deadline)
+                    return self._try(inputs, deadline)
         except _Lost as error:
             raise EncoderNotLoaded(url=self.url, model=self.model, problem=error) from error
         except InferenceServerException as error:
             if _status(error) in _UNANSWERED:
                 raise EncoderDown(url=self.url, problem=error.message()) from error
-            raise EncoderFailed(count=len(images), shape=images.shape[1:], problem=error.message()) from error
+            raise EncoderFailed(count=len(inputs), shape=inputs.shape[1:], problem=error.message()) from error
         raise AssertionError("tenacity returns or raises")
 
-    def _try(self, images: Images, deadline: float) -> NDArray[np.float32]:
+    def _try(self, inputs: Inputs, deadline: float) -> NDArray[np.float32]:
         from tritonclient.utils import InferenceServerException
 
         remaining = max(deadline - time.monotonic(), 0.01)
         connection = self._connect(remaining)
         try:
-            return connection.infer(images, self.dims, remaining)
+            return connection.infer(inputs, self.dims, remaining)
         except InferenceServerException as error:
             message = error.message().lower()
             is_lost = any(words in message for words in _LOST)
@@ -143,23 +159,23 @@ class _Connection:
             raise
         log.info("triton.connected", url=url, model=model, shared_memory=self._is_shared)
 
-    def infer(self, images: Images, dims: int, timeout_s: float) -> NDArray[np.float32]:
+    def infer(self, inputs: Inputs, dims: int, timeout_s: float) -> NDArray[np.float32]:
         """One request. Raises InferenceServerException."""
         from tritonclient import grpc
-        from tritonclient.utils import InferenceServerException
+        from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-        source = grpc.InferInput("images", list(images.shape), "UINT8")
+        source = grpc.InferInput(self._input, list(inputs.shape), np_to_triton_dtype(inputs.dtype))
         target = grpc.InferRequestedOutput("embeddings")
-        segment = self._take(images.nbytes, len(images) * dims * 4)
+        segment = self._take(inputs.nbytes, len(inputs) * dims * 4)
         if segment is None:
-            source.set_data_from_numpy(images)
+            source.set_data_from_numpy(inputs)
         else:
-            segment.write(images)
-            source.set_shared_memory(segment.name, images.nbytes, segment.output_bytes)
-            target.set_shared_memory(segment.name, len(images) * dims * 4)
+            segment.write(inputs)
+            source.set_shared_memory(segment.name, inputs.nbytes, segment.output_bytes)
+            target.set_shared_memory(segment.name, len(inputs) * dims * 4)
         try:
             result = self.client.infer(self._model, [source], outputs=[target], client_timeout=timeout_s)
-            rows: NDArray[np.float32] = segment.read(len(images), dims) if segment else result.as_numpy("embeddings")
+            rows: NDArray[np.float32] = segment.read(len(inputs), dims) if segment else result.as_numpy("embeddings")
         except InferenceServerException as error:
             if segment is not None and _status(error) in _UNANSWERED:
                 self._doubtful.append((time.monotonic(), segment))
@@ -188,6 +204,7 @@ class _Connection:
                 raise EncoderNotLoaded(url=url, model=self._model, problem=error.message()) from error
             log.info("triton.loaded", model=self._model, seconds=round(time.monotonic() - started, 2))
         config = self.client.get_model_config(self._model, client_timeout=timeout_s).config
+        self._input = config.input[0].name
         served = config.parameters["digest"].string_value if "digest" in config.parameters else "no digest"
         if served != digest:
             raise EncoderNotLoaded(url=url, model=self._model, problem=f"it serves {served}, not {digest}")

@@ -23,28 +23,30 @@ class TritonPythonModel:
         # Both exist only inside Triton: the backend's own module, and engine.py beside this file.
         self._backend: Any = importlib.import_module("triton_python_backend_utils")
         engine = importlib.import_module("engine")
-        parameters = json.loads(args["model_config"])["parameters"]
+        config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
-        self._engine = engine.Engine(folder / "model.onnx", parameters["precision"]["string_value"], streams=1)
+        (self._input,) = (described["name"] for described in config["input"])
+        precision = config["parameters"]["precision"]["string_value"]
+        self._engine = engine.Engine(folder / "model.onnx", precision, streams=1)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Encode what the dynamic batcher gathered, all of one shape, in one pass; one response a request, in order."""
         backend = self._backend
         waiting = [not request.is_cancelled() for request in requests]
-        images = [
-            backend.get_input_tensor_by_name(request, "images").as_numpy()
+        items = [
+            backend.get_input_tensor_by_name(request, self._input).as_numpy()
             for request, is_waiting in zip(requests, waiting, strict=True)
             if is_waiting
         ]
         cancelled = backend.TritonError("the client gave up", backend.TritonError.CANCELLED)
-        if not images:
+        if not items:
             return [backend.InferenceResponse(error=cancelled) for _ in requests]
         try:
-            embeddings = self._engine.encode(images[0] if len(images) == 1 else np.concatenate(images))
+            embeddings = self._engine.encode(items[0] if len(items) == 1 else np.concatenate(items))
         except Exception as error:  # OpenVINO's errors have no common type but this one
             failed = backend.TritonError(f"the encoder failed: {error}")
             return [backend.InferenceResponse(error=failed) for _ in requests]
-        parts = iter(np.split(embeddings, np.cumsum([len(part) for part in images])[:-1]))
+        parts = iter(np.split(embeddings, np.cumsum([len(part) for part in items])[:-1]))
         return [
             backend.InferenceResponse([backend.Tensor("embeddings", np.ascontiguousarray(next(parts)))])
             if is_waiting

@@ -6,7 +6,7 @@ nextbatch reads what it can learn from: one `<Choices>` with one answer, on one 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
@@ -14,9 +14,10 @@ import defusedxml
 from defusedxml.ElementTree import fromstring
 
 from backend.errors import BadLabelConfig, UnknownLabel
+from backend.settings import Kind
 
 MAX_CONFIG_CHARACTERS = 1_000_000
-_KINDS: dict[str, Literal["image", "text"]] = {"Image": "image", "Text": "text"}
+_KINDS: dict[str, Kind] = {"Image": "image", "Text": "text"}
 # Tags that point at another tag as a control does, and answer nothing.
 _SILENT = frozenset({"Filter", "Shortcut"})
 
@@ -31,8 +32,10 @@ class LabelTask:
     control: str
     object: str
     data_key: str
-    kind: Literal["image", "text"]
+    kind: Kind
     choices: tuple[str, ...]
+    is_inline: bool = False
+    """Whether `data[data_key]` is the text itself and no address."""
 
     @classmethod
     def parse(cls, label_config: str) -> "LabelTask":
@@ -47,7 +50,8 @@ class LabelTask:
                 mend='Give one field of the data, such as value="$image".',
             )
         kind = _KINDS[shown.tag]
-        return cls(control.get("name", ""), shown.get("name", ""), value[1:], kind, _choices(control))
+        is_inline = kind == "text" and shown.get("valueType", "text") == "text"
+        return cls(control.get("name", ""), shown.get("name", ""), value[1:], kind, _choices(control), is_inline)
 
     def to_result(self, label: str) -> list[dict[str, Any]]:
         """`label` as the result of an annotation or a prediction. Raises UnknownLabel."""
@@ -74,10 +78,20 @@ def config_hash(label_config: str) -> str:
 
 def image_config(labels: Sequence[str]) -> str:
     """The labelling configuration of a new project: images, each with one of `labels`."""
+    return _config('<Image name="image" value="$image"/>', "image", labels)
+
+
+def text_config(labels: Sequence[str], is_inline: bool = True) -> str:
+    """The same for texts: each in its task's data, or behind an address there."""
+    kind = "" if is_inline else ' valueType="url"'
+    return _config(f'<Text name="text" value="$text"{kind}/>', "text", labels)
+
+
+def _config(shown: str, name: str, labels: Sequence[str]) -> str:
     choices = "\n".join(f"    <Choice value={quoteattr(label)}/>" for label in labels)
     config = (
-        '<View>\n  <Image name="image" value="$image"/>\n'
-        f'  <Choices name="label" toName="image" choice="single" showInLine="true">\n{choices}\n  </Choices>\n</View>'
+        f"<View>\n  {shown}\n"
+        f'  <Choices name="label" toName="{name}" choice="single" showInLine="true">\n{choices}\n  </Choices>\n</View>'
     )
     LabelTask.parse(config)
     return config
@@ -132,6 +146,9 @@ def _the_object(root: ElementTree.Element, control: ElementTree.Element) -> Elem
         raise BadLabelConfig(problem=problem, mend="nextbatch reads <Image> and <Text>.")
     if shown[0].get("valueList"):
         raise BadLabelConfig(problem=f"{_named(shown[0])} shows a list", mend='Show one, with value="$image".')
+    if shown[0].get("encoding", "none") != "none":
+        problem = f"{_named(shown[0])} is encoded as {shown[0].get('encoding')}"
+        raise BadLabelConfig(problem=problem, mend="Put the text itself into the tasks, and remove the attribute.")
     others = [tag for tag in root.iter() if tag.tag in _KINDS and tag is not shown[0] and _is_data(tag)]
     if others:
         problem = f"{_named(others[0])} stands beside {_named(shown[0])}"

@@ -101,7 +101,7 @@ def test_a_relative_path_gives_absolute_ones(tmp_path: Path, monkeypatch: pytest
     assert all(path.is_absolute() for path in read_folder(Path("data")).train.paths)
 
 
-@pytest.mark.parametrize("names", [(), ("1.jpg",), ("cat/notes.txt",), ("test/cat/1.jpg", "train/readme")])
+@pytest.mark.parametrize("names", [(), ("1.jpg",), ("cat/notes.md",), ("test/cat/1.jpg", "train/readme")])
 def test_a_folder_without_training_images_says_what_to_give(tmp_path: Path, names: tuple[str, ...]) -> None:
     with pytest.raises(DatasetUnreadable, match="class folders"):
         read_folder(put(tmp_path, names))

@@ -25,6 +25,12 @@ def exact(encoders: Path) -> EncoderSpec:
 
 
 @pytest.fixture(scope="session")
+def minilm(encoders: Path) -> EncoderSpec:
+    """The text encoder."""
+    return export("all-minilm-l6-v2", None, encoders, "fp32")
+
+
+@pytest.fixture(scope="session")
 def images() -> NDArray[np.uint8]:
     """(24, 32, 32, 3) RGB."""
     return np.stack([np.asarray(Image.open(path).convert("RGB").resize((32, 32))) for path in files(24)])
@@ -52,4 +58,6 @@ def triton(shared_triton: serving.EmbeddedTriton) -> serving.EmbeddedTriton:
 
 
 def put(server: serving.EmbeddedTriton, spec: EncoderSpec) -> str:
-    return repository.write_model(server.repository, spec.name, spec.path, spec.digest, spec.dims, spec.precision)
+    return repository.write_model(
+        server.repository, spec.name, spec.path, spec.digest, spec.dims, spec.precision, spec.kind
+    )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import BadLabelConfig, UnknownLabel
-from backend.studio.labels import MAX_CONFIG_CHARACTERS, LabelTask, config_hash, image_config
+from backend.studio.labels import MAX_CONFIG_CHARACTERS, LabelTask, config_hash, image_config, text_config
 
 CHOICES = '<Choices name="label" toName="image"><Choice value="cat"/><Choice value="dog"/></Choices>'
 IMAGE = '<Image name="image" value="$photo"/>'
@@ -25,7 +25,17 @@ def test_a_text_configuration_is_read_and_an_alias_is_what_answers_carry() -> No
         '<Choice value="Yes, it is" alias="yes"/><Choice value="no"/></Choices></View>'
     )
 
-    assert task == LabelTask("c", "t", "body", "text", ("yes", "no"))
+    assert task == LabelTask("c", "t", "body", "text", ("yes", "no"), is_inline=True)
+
+
+@pytest.mark.parametrize("is_inline", [True, False])
+def test_a_text_may_stand_in_its_task_or_behind_an_address(is_inline: bool) -> None:
+    task = LabelTask.parse(text_config(["spam", "ham"], is_inline))
+
+    assert task == LabelTask("label", "text", "text", "text", ("spam", "ham"), is_inline)
+    result = [{"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": ["ham"]}}]
+    assert task.to_result("ham") == result
+    assert task.label_of({"result": result}) == "ham"
 
 
 @pytest.mark.parametrize(
@@ -46,6 +56,7 @@ def test_a_text_configuration_is_read_and_an_alias_is_what_answers_carry() -> No
         (f'<View><Image name="image" valueList="$many"/>{CHOICES}</View>', "shows a list"),
         (f'<View><Image name="image" value="cat.jpg"/>{CHOICES}</View>', "no field"),
         (f'<View>{IMAGE}<Text name="t" value="$caption"/>{CHOICES}</View>', "<Text name='t'>"),
+        (f'<View><Text name="image" value="$a" encoding="base64"/>{CHOICES}</View>', "base64"),
         (f"<View>{IMAGE}{CHOICES}</View>".replace("dog", "cat"), "['cat', 'cat']"),
         (f"<View>{IMAGE}{CHOICES}</View>".replace("dog", ""), "['cat', '']"),
     ],

@@ -1,0 +1,59 @@
+"""What a project's items are: how their bytes are come by, which encoder reads them, and what travels to it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
+
+from backend.database import Project
+from backend.errors import EncoderMismatch
+from backend.learning.encoders import EncoderSpec, kind_of
+from backend.pool.decode import decode
+from backend.pool.sources import SourceConfig, Sources
+from backend.pool.texts import Tokenizer
+from backend.settings import EncoderSection, Kind
+from backend.studio.labels import LabelTask
+
+Fetch = Callable[[str], Awaitable[bytes]]
+
+_USUAL: dict[Kind, str] = {"image": "efficientnet-lite0", "text": "all-minilm-l6-v2"}
+
+
+def encoder_of(project: Project) -> EncoderSection:
+    """The project's encoder, by name where it is left to us. Raises BadLabelConfig, EncoderMismatch."""
+    return encoder_for(LabelTask.parse(project.label_config).kind, project.settings.encoder)
+
+
+def encoder_for(kind: Kind, section: EncoderSection) -> EncoderSection:
+    """The section with the name of an encoder of such items. Raises EncoderMismatch."""
+    if section.name == "auto":
+        return section.model_copy(update={"name": _USUAL[kind]})
+    encodes = kind_of(section.name)
+    if encodes != kind:
+        raise EncoderMismatch(name=section.name, encodes=encodes, items=kind)
+    return section
+
+
+def decoder(spec: EncoderSpec) -> Callable[[bytes], NDArray[Any]]:
+    """From an item's bytes to the array that travels to this encoder. Raises ItemUnreadable's kinds."""
+    return Tokenizer(spec.tokenizer, spec.side) if spec.kind == "text" else partial(decode, side=spec.side)
+
+
+@asynccontextmanager
+async def opened(config: SourceConfig, is_inline: bool) -> AsyncIterator[Fetch]:
+    """Reads items by what the catalogue names them with: an address, or the text itself. Raises ItemUnreadable."""
+    if is_inline:
+
+        async def own(uri: str) -> bytes:
+            return uri.encode()
+
+        yield own
+        return
+    async with Sources(config) as sources:
+
+        async def fetch(uri: str) -> bytes:
+            return (await sources.fetch(uri)).data
+
+        yield fetch
