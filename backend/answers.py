@@ -23,7 +23,8 @@ from backend.database import Item, reading, transaction
 from backend.errors import NextbatchError
 from backend.learning.heads import Head
 from backend.learning.registry import head_path
-from backend.pool.catalog import NewItem, add_items, chunks, item_key
+from backend.pool.catalog import NewItem, add_items, chunks, item_key, storable
+from backend.pool.texts import MAX_BYTES
 from backend.scoring.vectors import VectorStore
 from backend.settings import settings
 
@@ -113,13 +114,14 @@ def load_model(encoder_digest: str, head_digest: str) -> Model:
     return Model(_heads.get(str(path), lambda: Head.load(path, head_digest)), encoder_digest)
 
 
-def read_task(place: int, task: object, data_key: str | None) -> Open | None:
-    """The task, or None where it holds nothing that can be predicted."""
+def read_task(place: int, task: object, data_key: str | None, is_inline: bool = False) -> Open | None:
+    """The task, or None where it holds nothing that can be predicted. `is_inline`: a text stands in it, no address."""
     data = task.get("data") if isinstance(task, dict) else None
     uri = data.get(data_key) if isinstance(data, dict) and data_key is not None else None
     if not isinstance(task, dict) or not isinstance(data, dict) or not isinstance(uri, str):
         return None
-    if not 0 < len(uri) <= _MAX_URI or "\0" in uri:
+    uri = storable(uri) if is_inline else uri
+    if not 0 < len(uri) <= (MAX_BYTES if is_inline else _MAX_URI) or "\0" in uri:
         return None
     try:
         own_key = item_key(uri)

@@ -85,7 +85,7 @@ class Hooks:
         except BadLabelConfig as error:
             log.warning("predict.bad_label_config", project=project.name, cause=type(error).__name__)
             return entries
-        opened = [answers.read_task(place, task, question.data_key) for place, task in enumerate(tasks)]
+        opened = [answers.read_task(at, task, question.data_key, question.is_inline) for at, task in enumerate(tasks)]
         readable = [task for task in opened if task is not None]
         metrics.predictions.labels("broken").inc(len(opened) - len(readable))
         model = _load(version)

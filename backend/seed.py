@@ -14,18 +14,18 @@ import sqlalchemy as sa
 
 from backend import configuration
 from backend.database import Item, Project, ProjectSettings, Round, project_named, reading, transaction
-from backend.errors import MissingSetting, RoundFailed, UnknownProject
-from backend.pool import catalog
+from backend.errors import MissingSetting, NextbatchError, PoolUnreadable, RoundFailed, UnknownProject
+from backend.pool import catalog, texts
 from backend.pool.folders import read_folder
-from backend.pool.listing import LOCAL_FILES, list_pool, local_uri
+from backend.pool.listing import LOCAL_FILES, local_uri
 from backend.pool.refresh import refresh
-from backend.rounds.encoding import source_config
 from backend.rounds.queue import prepare_database, request_round
+from backend.rounds.restock import list_items
 from backend.rounds.source import import_tasks, open_studio, studio_project_id_of
 from backend.settings import ProjectConfig, settings
 from backend.studio import connect
 from backend.studio.client import Studio
-from backend.studio.labels import LabelTask, image_config
+from backend.studio.labels import LabelTask, image_config, text_config
 
 Progress = Callable[[str], None]
 T = TypeVar("T")
@@ -114,7 +114,7 @@ def _find_or_create(studio: Studio, config: ProjectConfig) -> tuple[Project, Lab
     except UnknownProject:
         known = None
     section = config.label_studio
-    wanted = section.label_config or (image_config(section.labels) if section.labels else None)
+    wanted = section.label_config or (_label_config(config) if section.labels else None)
     existing = known.studio_project_id if known and known.studio_project_id else section.project_id
     found = connect.ensure_project(studio, section.title or config.name, wanted, project_id=existing)
     task = LabelTask.parse(found.label_config)
@@ -132,18 +132,25 @@ def _find_or_create(studio: Studio, config: ProjectConfig) -> tuple[Project, Lab
     return project, task
 
 
+def _label_config(config: ProjectConfig) -> str:
+    section = config.label_studio
+    if section.kind == "image":
+        return image_config(section.labels)
+    return text_config(section.labels, is_inline=config.pool.source in ("tasks", "manifest"))
+
+
 def _settings_row(project: Project) -> ProjectSettings:
     return ProjectSettings(project_id=project.id, version=project.config_version, config=project.config)
 
 
 def _add_items(studio: Studio, project: Project, config: ProjectConfig, task: LabelTask, progress: Progress) -> int:
     """What the pool lists becomes tasks at once (reorder) or when it is picked (create); the holdout always does."""
-    listing = list_pool(config.pool, source_config(config))
+    listing = list_items(config, task)
     if listing is None:
         return 0  # tasks that are in Label Studio already are pulled by the first round's sync
     root = settings().data_root
     holdout = _sample(_labelled(config.pool.holdout_path), config.pool.holdout_items, config.seed + 1)
-    labels = {local_uri(path, root): label for path, label in holdout}
+    labels = {_address(path, root, task): label for path, label in holdout}
     with transaction() as session:
         held = [catalog.NewItem(uri, is_holdout=True) for uri in labels]
         added = catalog.add_items(session, project.id, held)
@@ -151,7 +158,8 @@ def _add_items(studio: Studio, project: Project, config: ProjectConfig, task: La
     added += refresh(project.id, listing, config.pool.max_items, config.seed, only_new=True).added
     for line in listing.skipped.lines():
         progress(line)
-    _show(studio, project, config, progress)
+    if not task.is_inline:
+        _show(studio, project, config, progress)
     tasks = [connect.TaskToImport(catalog.item_key(uri), {task.data_key: uri}, label) for uri, label in labels.items()]
     if config.publish == "reorder":
         with reading() as session:
@@ -180,7 +188,7 @@ def _show(studio: Studio, project: Project, config: ProjectConfig, progress: Pro
         bucket = (config.pool.path or "").removeprefix("s3://").partition("/")[0]
         if bucket not in {storage["bucket"] for storage in studio.get("/api/storages/s3", {"project": studio_id})}:
             progress(
-                f"Label Studio does not show images of the bucket {bucket} yet: give it keys of its own, "
+                f"Label Studio does not show items of the bucket {bucket} yet: give it keys of its own, "
                 "in the project under Settings, Cloud Storage, Add Source Storage (no sync is needed)"
             )
 
@@ -207,6 +215,16 @@ def _labelled(folder: str | None) -> list[tuple[Path, str]]:
         for files in (dataset.train, dataset.test)
         for path, label in zip(files.paths, files.labels, strict=True)
     ]
+
+
+def _address(path: Path, root: Path | None, task: LabelTask) -> str:
+    """What names a labelled file: its address or, where tasks hold texts, its text. Raises PoolUnreadable."""
+    if not task.is_inline:
+        return local_uri(path, root)
+    try:
+        return texts.decode(path.read_bytes())
+    except (OSError, NextbatchError) as error:
+        raise PoolUnreadable(path=path, problem=error) from error
 
 
 def _sample(rows: Sequence[T], size: int | None, seed: int) -> list[T]:

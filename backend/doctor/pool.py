@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import sqlalchemy as sa
 
@@ -12,10 +13,10 @@ from backend.database import Item, reading, transaction
 from backend.doctor.finding import Finding, fault, note, ok, told
 from backend.doctor.site import ProjectSite
 from backend.errors import ItemUnreadable
-from backend.pool import catalog
+from backend.pool import catalog, texts
 from backend.pool.decode import decode
-from backend.pool.sources import Sources
 from backend.rounds.encoding import source_config
+from backend.rounds.items import opened
 from backend.studio.labels import LabelTask
 
 FAILED_SHARE = 0.05
@@ -44,16 +45,14 @@ def source(here: ProjectSite) -> Iterator[Finding]:
 
 async def _read(here: ProjectSite, uris: Sequence[str]) -> list[str | None]:
     """Why each cannot be read; None for one that can."""
-    is_image = LabelTask.parse(here.project.label_config).kind == "image"
-    if not is_image:
-        return [None for _ in uris]  # the text is the item
+    task = LabelTask.parse(here.project.label_config)
+    open_ = partial(decode, side=_SIDE) if task.kind == "image" else texts.decode
     config = replace(source_config(here.project.settings), timeout_s=TIMEOUT_S, retries=1)
-    async with Sources(config) as sources:
+    async with opened(config, task.is_inline) as fetch:
 
         async def read(uri: str) -> str | None:
             try:
-                blob = await sources.fetch(uri)
-                await asyncio.to_thread(decode, blob.data, _SIDE)
+                await asyncio.to_thread(open_, await fetch(uri))
             except ItemUnreadable as error:
                 return told(error)
             return None

@@ -1,6 +1,7 @@
 """The catalogue of items: what there is, what is encoded, what failed, what has a label. All of it in the database."""
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from backend.database import Annotation, Item, now
 
 T = TypeVar("T")
 CHUNK = 500  # rows a statement: SQLite allows 32,766 variables, and a short transaction lets the web process in
+_NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
 INSERT_CHUNK = 5_000  # rows a transaction where they are many: 40 ms on SQLite
 
 
@@ -56,6 +58,11 @@ def chunks(rows: Iterable[T], size: int = CHUNK) -> Iterable[list[T]]:
     rest = iter(rows)
     while chunk := list(islice(rest, size)):
         yield chunk
+
+
+def storable(text: str) -> str:
+    """As every database takes it: what is no character (a NUL, half a surrogate pair) becomes U+FFFD."""
+    return _NO_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def item_key(uri: str) -> str:

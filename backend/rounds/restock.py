@@ -5,12 +5,13 @@ from typing import Any
 import structlog
 
 from backend.database import Alert, Project, reading, transaction
-from backend.errors import NextbatchError
+from backend.errors import BadLabelConfig, NextbatchError
 from backend.pool import catalog
-from backend.pool.listing import list_pool
+from backend.pool.listing import Listing, list_pool
 from backend.pool.refresh import refresh
 from backend.rounds.encoding import source_config
 from backend.rounds.source import import_tasks, open_studio
+from backend.settings import ProjectConfig
 from backend.studio import connect
 from backend.studio.labels import LabelTask
 
@@ -23,7 +24,7 @@ def restock(project_id: int) -> dict[str, Any]:
         project = session.get_one(Project, project_id)
     pool = project.settings.pool
     try:
-        listing = list_pool(pool, source_config(project.settings))
+        listing = list_items(project.settings, LabelTask.parse(project.label_config))
         if listing is None:
             return {}
         seen = refresh(project_id, listing, pool.max_items, project.settings.seed)
@@ -39,6 +40,14 @@ def restock(project_id: int) -> dict[str, Any]:
     for line in listing.skipped.lines():
         log.info("restock.skipped", project=project.name, what=line)
     return {"items_added": seen.added, "items_changed": seen.changed, "items_gone": seen.gone}
+
+
+def list_items(config: ProjectConfig, task: LabelTask) -> Listing | None:
+    """What the pool's source holds now, if it is not Label Studio's tasks. Raises BadLabelConfig."""
+    if task.is_inline and config.pool.source in ("folder", "s3", "ftp"):
+        problem = f"<Text name={task.object!r}> shows what stands in a task, and a {config.pool.source} gives addresses"
+        raise BadLabelConfig(problem=problem, mend='Set valueType="url" there.')
+    return list_pool(config.pool, source_config(config), task.kind)
 
 
 def _import(project: Project) -> None:

@@ -1,6 +1,6 @@
 """The label source of a round: pull what people did, publish what they shall do next. Here: Label Studio."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -156,15 +156,35 @@ def _pull_tasks(studio: Studio, project: Project, task: LabelTask) -> None:
         if session.scalar(have) == studio.get(f"/api/projects/{studio_project_id}/")["task_number"]:
             return
     records = list(syncing.pull_tasks(studio, studio_project_id))
-    new = (
-        catalog.NewItem(
-            uri=str(record.data.get(task.data_key, "")), data=record.data, task_id=record.task_id, key=record.key or ""
+    with reading() as session:
+        known = session.execute(
+            sa.select(Item.key, Item.task_id).where(Item.project_id == project.id, Item.task_id.is_not(None))
         )
-        for record in records
-    )
+        taken = {key: task_id for key, task_id in known.tuples() if task_id is not None}
     with transaction() as session:
-        catalog.add_items(session, project.id, new)
+        catalog.add_items(session, project.id, _unknown(records, task, taken))
         catalog.forget_tasks(session, project.id, {record.task_id for record in records})
+
+
+def _unknown(
+    records: Sequence[syncing.TaskRecord], task: LabelTask, taken: Mapping[str, int]
+) -> Iterator[catalog.NewItem]:
+    """Items of the tasks that have none; `taken` maps keys to tasks.
+
+    People label each task, so of several with one text or address, and no key of ours, each is an item.
+    """
+    there = {record.task_id for record in records}
+    owners = {key: task_id for key, task_id in taken.items() if task_id in there}
+    known = set(owners.values())
+    for record in records:
+        if record.task_id not in known:
+            given = record.data.get(task.data_key)
+            uri = "" if given is None else catalog.storable(str(given))
+            key = record.key or catalog.item_key(uri)
+            if not record.key and key in owners:
+                key = catalog.item_key(f"{uri}\0{record.task_id}")
+            owners[key] = record.task_id
+            yield catalog.NewItem(uri, record.data, record.task_id, key=key)
 
 
 def _store_annotations(

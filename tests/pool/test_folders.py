@@ -53,6 +53,18 @@ def test_class_folders_are_all_training_data(tmp_path: Path) -> None:
     assert len(dataset.test) == 0
 
 
+def test_text_files_count_where_there_is_no_image(tmp_path: Path) -> None:
+    texts = put(tmp_path / "texts", ["train/ham/1.txt", "train/spam/2.TXT", "train/ham/list.csv", "test/ham/3.txt"])
+    images = put(tmp_path / "images", ["cat/1.jpg", "cat/about.txt", "dog/2.jpg"])
+
+    dataset, pictures = read_folder(texts), read_folder(images)
+
+    assert (dataset.kind, pictures.kind) == ("text", "image")
+    assert named(dataset, dataset.train) == [("train/ham/1.txt", "ham"), ("train/spam/2.TXT", "spam")]
+    assert named(dataset, dataset.test) == [("test/ham/3.txt", "ham")]
+    assert named(pictures, pictures.train) == [("cat/1.jpg", "cat"), ("dog/2.jpg", "dog")]
+
+
 @pytest.mark.parametrize("test_name", ["test", "val", "valid", "validation"])
 def test_train_and_test_folders_are_two_parts(tmp_path: Path, test_name: str) -> None:
     put(tmp_path, ["train/cat/1.jpg", "train/dog/1.jpg", f"{test_name}/dog/1.jpg", f"{test_name}/owl/1.jpg"])

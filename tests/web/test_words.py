@@ -104,13 +104,13 @@ def test_times_are_told_as_a_person_would(seconds: int, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "kind", "name"),
+    ("uri", "is_inline", "name"),
     [
-        ("https://ann:secret@host.example/a.jpg?X-Amz-Signature=1", "image", "https://host.example/a.jpg"),
-        ("/data/local-files/?d=cats/1.jpg", "image", "cats/1.jpg"),
-        ("/data/local-files/", "image", ""),
-        ("x" * 500, "text", "x" * 400 + "…"),
+        ("https://ann:secret@host.example/a.jpg?X-Amz-Signature=1", False, "https://host.example/a.jpg"),
+        ("/data/local-files/?d=cats/1.jpg", False, "cats/1.jpg"),
+        ("/data/local-files/", False, ""),
+        ("x" * 500, True, "x" * 400 + "…"),
     ],
 )
-def test_an_items_name_has_no_secret(uri: str, kind: str, name: str) -> None:
-    assert item_name(uri, kind) == name
+def test_an_items_name_has_no_secret(uri: str, is_inline: bool, name: str) -> None:
+    assert item_name(uri, is_inline) == name

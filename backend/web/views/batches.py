@@ -86,8 +86,8 @@ def find_batch(session: Session, project: Project, number: int, limit: int, firs
     ).all()
     labels = labels_of(session, [pick.item_id for pick, _, _ in rows])
     task = task_of(project)
-    kind = task.kind if task else "image"
-    picks = [_pick(project, kind, pick, uri, task_id, labels.get(pick.item_id)) for pick, uri, task_id in rows]
+    is_inline = task is not None and task.is_inline
+    picks = [_pick(project, is_inline, pick, uri, task_id, labels.get(pick.item_id)) for pick, uri, task_id in rows]
     return BatchView(_lines(session, [batch])[0], cut(picks, limit, lambda one: one.rank))
 
 
@@ -129,13 +129,13 @@ def _lines(session: Session, rows: Sequence[Batch]) -> list[BatchLine]:
     ]
 
 
-def _pick(project: Project, kind: str, pick: Pick, uri: str, task_id: int | None, label: str | None) -> PickView:
+def _pick(project: Project, is_inline: bool, pick: Pick, uri: str, task_id: int | None, label: str | None) -> PickView:
     said = pick.prediction or {}
     return PickView(
         rank=pick.rank,
         item_id=pick.item_id,
         uri=uri,
-        name=item_name(uri, kind),
+        name=item_name(uri, is_inline),
         prediction=said.get("label"),
         probabilities=_falling(said.get("probabilities") or {}),
         reason=pick.reason,

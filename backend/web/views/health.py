@@ -83,7 +83,7 @@ def health(session: Session, project: Project) -> Health:
 def failures(session: Session, project: Project) -> list[Failure]:
     """Failed items by reason. Addresses and numbers in a reason are what makes equal reasons look different."""
     task = task_of(project)
-    kind = task.kind if task else "image"
+    is_inline = task is not None and task.is_inline
     rows = session.execute(
         sa.select(Item.failure, Item.uri)
         .where(Item.project_id == project.id, Item.state == "failed")
@@ -97,7 +97,7 @@ def failures(session: Session, project: Project) -> list[Failure]:
         counted[kind_of_reason] += 1
         alike[kind_of_reason].append((reason or "unknown", uri))
     return [
-        Failure(alike[one][0][0], count, item_name(alike[one][0][1], kind))
+        Failure(alike[one][0][0], count, item_name(alike[one][0][1], is_inline))
         for one, count in counted.most_common(MOST_REASONS)
     ]
 

@@ -29,9 +29,9 @@ def studio_link(project: Project, task_id: int | None = None) -> str | None:
     return page if task_id is None else f"{page}?task={task_id}"
 
 
-def item_name(uri: str, kind: str) -> str:
+def item_name(uri: str, is_inline: bool) -> str:
     """What a person may read of an item: its text, or its address without login and query (signatures are there)."""
-    if kind == "text":
+    if is_inline:
         return uri if len(uri) <= _MOST_TEXT else uri[:_MOST_TEXT] + "…"
     if uri.startswith(_LOCAL_FILES):
         return parse_qs(urlsplit(uri).query).get("d", [""])[0][-100:]
