@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Check the stored embeddings.", no_args_is_help=True)
+app = typer.Typer(help="Check and clean the stored embeddings.", no_args_is_help=True)
 
 Project = Annotated[str, typer.Argument(help="The project's name, as in its YAML.")]
 
@@ -29,6 +29,26 @@ def verify(
     if lost and not mend:
         print(f"Repeat with --mend to forget the damaged ones, then: nextbatch encode {project}")
     raise typer.Exit(1 if lost and not mend else 0)
+
+
+@app.command()
+def gc(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only counted.")] = False,
+) -> None:
+    """Count, or remove, vectors that no project, label or model version refers to. Runs beside everything but scans."""
+    from backend.rounds.garbage import collect
+
+    unwanted = 0
+    for found in collect(is_dry=not yes):
+        unwanted += found.unwanted
+        use = "" if found.is_used else ", of an encoder that nothing uses"
+        print(
+            f"{found.digest[:12]}: {found.unwanted} of {found.vectors} vectors {'removed' if yes else 'unused'}{use}, "
+            f"{found.size_bytes / 2**20:.1f} MiB on disk"
+            + (f"; {found.emptied_segments} segments go in an hour" if found.emptied_segments else "")
+        )
+    if unwanted and not yes:
+        print("Nothing was removed. Repeat with --yes.")
 
 
 def encode(project: Project) -> None:

@@ -148,7 +148,8 @@ def encode_new(project_id: int, progress: Progress, cancel: threading.Event | No
         )
     if not waiting:
         return {"encoded": 0, "failed": 0}
-    report = scan(project, _new_items(project_id), waiting, embeddings.store, mark_encoded, progress, cancel)
+    with embeddings.store.held():
+        report = scan(project, _new_items(project_id), waiting, embeddings.store, mark_encoded, progress, cancel)
     return {"encoded": report.encoded + report.found, "failed": report.failed}
 
 

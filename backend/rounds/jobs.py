@@ -42,16 +42,17 @@ def encode(project_id: int, progress: Progress) -> dict[str, Any]:
     with reading() as session:
         project = session.get_one(Project, project_id)
     embeddings = encoding.open_embeddings(project)
-    drain(project_id, embeddings)
-    encoding.forget_missing(project_id, embeddings)
-    with transaction() as session:
-        session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update())
-        made = _cut(session, project_id, embeddings.digest)
-        first = session.scalar(sa.select(sa.func.min(Job.id)).where(*_open_jobs(project_id)))
-    if first is None:
-        return encoding.encode_new(project_id, progress)
-    log.info("jobs.made", project=project_id, jobs=made)
-    return _gather(project_id, first, embeddings, progress)
+    with embeddings.store.held():
+        drain(project_id, embeddings)
+        encoding.forget_missing(project_id, embeddings)
+        with transaction() as session:
+            session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update())
+            made = _cut(session, project_id, embeddings.digest)
+            first = session.scalar(sa.select(sa.func.min(Job.id)).where(*_open_jobs(project_id)))
+        if first is None:
+            return encoding.encode_new(project_id, progress)
+        log.info("jobs.made", project=project_id, jobs=made)
+        return _gather(project_id, first, embeddings, progress)
 
 
 @DBOS.workflow(name="job", max_recovery_attempts=20)
@@ -90,7 +91,8 @@ def encode_part(job_id: int) -> dict[str, Any]:
         outbox = Outbox(job_id, embeddings.spec.dims)
         report = encoding.scan(project, items, len(items), outbox, outbox.send, tell)
     else:
-        report = encoding.scan(project, items, len(items), embeddings.store, encoding.mark_encoded, tell)
+        with embeddings.store.held():
+            report = encoding.scan(project, items, len(items), embeddings.store, encoding.mark_encoded, tell)
     counts = {"done": job.items, "failed": report.failed}
     _update(job_id, state="done", finished_at=now(), **counts)
     return counts

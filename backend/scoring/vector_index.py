@@ -5,7 +5,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS vectors (hash BLOB PRIMARY KEY, row INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS blocks (first INTEGER PRIMARY KEY, rows INTEGER NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS retired (segment INTEGER PRIMARY KEY, at REAL NOT NULL);
 """
 
 
@@ -53,6 +54,22 @@ class Writing:
         pairs = [(bytes.fromhex(h), row) for h, row in zip(hashes, rows, strict=False)]
         self._connection.execute("INSERT INTO blocks VALUES (?, ?, ?)", (block.first, block.rows, block.crc))
         self._connection.executemany("INSERT INTO vectors VALUES (?, ?)", pairs)
+
+    def move(self, block: Block, hashes: Sequence[str]) -> None:
+        """As `add`, for contents that have a row elsewhere: from now on they are found in this block."""
+        rows = range(block.first, block.first + block.rows)
+        pairs = [(row, bytes.fromhex(h)) for h, row in zip(hashes, rows, strict=False)]
+        self._connection.execute("INSERT INTO blocks VALUES (?, ?, ?)", (block.first, block.rows, block.crc))
+        self._connection.executemany("UPDATE vectors SET row = ? WHERE hash = ?", pairs)
+
+    def remove(self, hashes: Sequence[str]) -> None:
+        """Remove contents from the index; their rows are dead from now on."""
+        self._connection.executemany("DELETE FROM vectors WHERE hash = ?", [(bytes.fromhex(h),) for h in hashes])
+
+    def retire(self, segment: int, first: int, stop: int, at: float) -> None:
+        """No content has a row in this segment, first … stop, any more; its file may go some time after `at`."""
+        self._connection.execute("DELETE FROM blocks WHERE first >= ? AND first < ?", (first, stop))
+        self._connection.execute("INSERT OR IGNORE INTO retired VALUES (?, ?)", (segment, at))
 
     def forget(self, blocks: Sequence[Block]) -> None:
         """Remove the rows of these blocks from the index. Their place in the file is not used again."""
@@ -94,6 +111,34 @@ class VectorIndex:
             query = "SELECT first, rows, crc FROM blocks WHERE crc >= 0 ORDER BY first"
             return [Block(*row) for row in connection.execute(query)]
 
+    def retired(self) -> dict[int, float]:
+        """Segments that are not used any more, and since when (seconds since 1970)."""
+        with self._reading.held() as connection:
+            return dict(connection.execute("SELECT segment, at FROM retired"))
+
+    def live(self, segment_rows: int) -> dict[int, int]:
+        """By segment, how many of its rows a content has."""
+        with self._reading.held() as connection:
+            return dict(connection.execute("SELECT row / ?, count(*) FROM vectors GROUP BY 1", (segment_rows,)))
+
+    def held(self, first: int, stop: int) -> list[tuple[str, int]]:
+        """Contents with a row in first … stop, and those rows, in their order. Reads the whole index."""
+        with self._reading.held() as connection:
+            query = "SELECT hash, row FROM vectors WHERE row >= ? AND row < ? ORDER BY row"
+            return [(found.hex(), row) for found, row in connection.execute(query, (first, stop))]
+
+    def pages(self, size: int) -> Iterator[list[str]]:
+        """All contents in the order of their hashes; those added meanwhile may be missing."""
+        last = b""
+        while True:
+            with self._reading.held() as connection:
+                query = "SELECT hash FROM vectors WHERE hash > ? ORDER BY hash LIMIT ?"
+                found = [row[0] for row in connection.execute(query, (last, size))]
+            if not found:
+                return
+            last = found[-1]
+            yield [hash_.hex() for hash_ in found]
+
     def locate(self, hashes: Sequence[str]) -> NDArray[np.int64]:
         """Row of each hash, int64 (n,), -1 where there is none."""
         with self._reading.held() as connection:
@@ -115,6 +160,15 @@ class VectorIndex:
     def close(self) -> None:
         self._reading.close()
         self._writing.close()
+
+
+def read_meta(path: Path) -> dict[str, str]:
+    """What an index was made with. Raises VectorStoreMismatch where there is none."""
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=WAIT_S)) as connection:
+            return dict(connection.execute("SELECT name, value FROM meta"))
+    except sqlite3.Error as error:
+        raise VectorStoreMismatch(path=path, found=error, expected="an index") from error
 
 
 class _Connection:

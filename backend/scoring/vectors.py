@@ -1,23 +1,27 @@
 """The embeddings of one encoder: append-only memory-mapped segments with an index keyed by content hash."""
 
+import fcntl
 import itertools
 import json
 import os
 import threading
+import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from backend.errors import BadVectors, VectorsDamaged, VectorsMissing, VectorStoreMismatch
-from backend.scoring.vector_index import Block, VectorIndex
+from backend.errors import BadVectors, VectorsDamaged, VectorsInUse, VectorsMissing, VectorStoreMismatch
+from backend.scoring.vector_index import Block, VectorIndex, read_meta
 
 HEADER_BYTES = 4096  # one page, so that rows start aligned
 SEGMENT_ROWS = 65_536  # 160 MiB at 1,280 dimensions of float16; row // SEGMENT_ROWS is the segment
 READ_ROWS = 4096  # rows held while checksums are read back
+GRACE_S = 3600.0  # far longer than any reader takes between `locate` and `gather`
 
 Rows = NDArray[np.int64]
 
@@ -54,13 +58,20 @@ class VectorStore:
         self.dtype: np.dtype[np.generic] = np.dtype(dtype)
         self.path.mkdir(parents=True, exist_ok=True)
         meta = {"digest": digest, "dims": str(dims), "dtype": self.dtype.str}
-        self._index = VectorIndex(self.path / "index.db", meta)
+        self.index = VectorIndex(self.path / "index.db", meta)
         self._maps: dict[int, NDArray[np.generic]] = {}
         self._maps_lock = threading.Lock()
+        self.reap()
+
+    @classmethod
+    def at(cls, folder: Path) -> "VectorStore":
+        """The store in that folder, of whatever encoder. Raises VectorStoreMismatch where there is none."""
+        meta = read_meta(folder / "index.db")
+        return cls(folder.parent, meta["digest"], int(meta["dims"]), meta["dtype"])
 
     def __len__(self) -> int:
         """How many vectors are committed."""
-        return self._index.count()
+        return self.index.count()
 
     def put(self, hashes: Sequence[str], rows: NDArray[np.floating]) -> int:
         """Store rows (n, dims) under their content hashes; returns how many were new. On return they are on disk.
@@ -69,22 +80,17 @@ class VectorStore:
         that are not finite in the store's type, OSError or sqlite3.OperationalError where the disk refuses.
         """
         values = storable(rows, (len(hashes), self.dims), self.dtype)
-        with self._index.write() as write:
+        with self.index.write() as write:
             present = write.present(hashes)
             fresh = {h: i for i, h in enumerate(hashes) if h not in present}  # the last of a repeated hash
             if not fresh:
                 return 0
-            first = write.end()
-            keys, picked = list(fresh), values[list(fresh.values())]
-            for start, stop in _spans(first, len(keys)):
-                block = np.ascontiguousarray(picked[start - first : stop - first])
-                self._append(start, block)
-                write.add(Block(start, stop - start, zlib.crc32(block.view(np.uint8).data)), keys[start - first :])
+            self.append(write.end(), list(fresh), values[list(fresh.values())], write.add)
         return len(fresh)
 
     def locate(self, hashes: Sequence[str]) -> Rows:
         """Row of each hash, int64 (n,), -1 where there is none."""
-        return self._index.locate(hashes)
+        return self.index.locate(hashes)
 
     def gather(self, wanted: Sequence[str] | Rows) -> NDArray[np.generic]:
         """Vectors (n, dims) of hashes, or of rows from `locate`, in the order given; a copy.
@@ -105,28 +111,53 @@ class VectorStore:
 
     def segments(self) -> Iterator[Segment]:
         """All committed rows as read-only memory maps, in row order, for passes over the whole pool."""
-        end = self._index.end()
+        end, retired = self.index.end(), self.index.retired()
         for first in range(0, end, SEGMENT_ROWS):
+            if first // SEGMENT_ROWS in retired:
+                continue
             rows = min(SEGMENT_ROWS, end - first)
             yield Segment(first, self._map(first // SEGMENT_ROWS, rows)[:rows])
+
+    @contextmanager
+    def held(self, how: int = fcntl.LOCK_SH) -> Iterator[None]:
+        """While a scan finds contents here and has not told the catalogue yet, nothing may be cleaned away.
+
+        Raises VectorsInUse where `how` does not wait and somebody else holds it.
+        """
+        with (self.path / "scan.lock").open("w") as file:
+            try:
+                fcntl.flock(file, how)
+            except BlockingIOError:
+                raise VectorsInUse(digest=self.digest[:12]) from None
+            yield
+
+    def size_bytes(self) -> int:
+        """What the segments take on the disk."""
+        return sum(path.stat().st_size for path in self.path.glob("*.vectors"))
 
     def verify(self, *, mend: bool = False) -> Verification:
         """Read every committed block back and compare checksums; with `mend`, forget the damaged blocks' vectors."""
         damaged: list[Block] = []
         rows = 0
-        for block in self._index.blocks():
+        for block in self.index.blocks():
             rows += block.rows
-            if not self._is_intact(block):
+            if not self.is_intact(block):
                 damaged.append(block)
         if mend and damaged:
-            with self._index.write() as write:
+            with self.index.write() as write:
                 write.forget(damaged)
         return Verification(rows, tuple(damaged))
 
     def close(self) -> None:
         """Close the index; the store is not used again."""
-        self._index.close()
+        self.index.close()
         self._maps.clear()
+
+    def reap(self) -> None:
+        """Delete the files of segments that were emptied `GRACE_S` ago."""
+        for number, at in self.index.retired().items():
+            if time.time() - at > GRACE_S:
+                self._segment(number).unlink(missing_ok=True)
 
     def _segment(self, number: int) -> Path:
         return self.path / f"{number:06d}.vectors"
@@ -135,8 +166,16 @@ class VectorStore:
         facts = {"format": 1, "dtype": self.dtype.str, "shape": [SEGMENT_ROWS, self.dims], "digest": self.digest}
         return (b"NEXTBATCH-VECTORS\n" + json.dumps(facts).encode()).ljust(HEADER_BYTES, b"\n")
 
-    def _append(self, first: int, block: NDArray[np.generic]) -> None:
-        """Bytes to the disk, for good; the caller holds the write lock."""
+    def append(
+        self, first: int, keys: Sequence[str], rows: NDArray[np.generic], commit: Callable[[Block, Sequence[str]], None]
+    ) -> None:
+        """Rows to the disk, for good, from row `first` on, and then to the index; the caller is in `index.write()`."""
+        for start, stop in _spans(first, len(keys)):
+            block = np.ascontiguousarray(rows[start - first : stop - first])
+            self._write(start, block)
+            commit(Block(start, stop - start, zlib.crc32(block.view(np.uint8).data)), keys[start - first :])
+
+    def _write(self, first: int, block: NDArray[np.generic]) -> None:
         path = self._segment(first // SEGMENT_ROWS)
         is_new = not path.exists()
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -171,10 +210,13 @@ class VectorStore:
             if there < rows:
                 raise VectorsDamaged(path=path, problem=f"{rows} rows are committed, {there} are there")
             mapped = np.memmap(path, self.dtype, "r", HEADER_BYTES, (there, self.dims))
+            for other in [other for other in self._maps if not self._segment(other).exists()]:
+                del self._maps[other]  # its disk space is free once nobody maps it
             self._maps[number] = mapped
             return mapped
 
-    def _is_intact(self, block: Block) -> bool:
+    def is_intact(self, block: Block) -> bool:
+        """Whether the block's bytes are those that were written."""
         number, offset = divmod(block.first, SEGMENT_ROWS)
         try:
             rows = self._map(number, offset + block.rows)[offset : offset + block.rows]

@@ -247,7 +247,7 @@ def test_a_lookup_does_not_wait_for_a_writer(store: VectorStore) -> None:
     store.put(hashes, rows_of(hashes))
     other = VectorStore(store.path.parent, DIGEST, DIMS)
 
-    with store._index.write():
+    with store.index.write():
         started = time.monotonic()
         assert (other.locate(hashes) >= 0).all()
         assert (store.locate(hashes) >= 0).all()
