@@ -34,7 +34,7 @@ class _Pipe(asyncio.Protocol):
         self._due = max(self._loop.time() + delay_s, self._due + 1e-6)
         self._loop.call_at(self._due, self._send, data)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         if self.other is not None and self.other.transport is not None:
             self._loop.call_at(max(self._due, self._loop.time()), self.other.transport.close)
 

@@ -4,8 +4,8 @@ import json
 
 import torch
 
-from backend.learning.encoders import MANIFEST, export
 from backend.learning.architectures import sha256_of
+from backend.learning.encoders import MANIFEST, export
 from benchmarks.scan.stage import Scanned, Stage
 from benchmarks.scan.throughput import DELAY_MS, Bound
 

@@ -65,6 +65,7 @@ class Stage:
         self._closing = ExitStack()
         self._uploaded = 0
         self._projects = 0
+        self.precision = ""  # what `auto` means on this machine, once a project was made
 
     def __enter__(self) -> Self:
         return self
@@ -218,6 +219,8 @@ class Ours:
         self.stage.triton  # noqa: B018 started before the client asks for it
         project = int(self.ask("make", config=config, classes=list(self.stage.data.classes))["project"])
         self.warmed = self.ask("warm", project=project)
+        if precision == "auto":
+            self.stage.precision = self.warmed["precision"]
         return project
 
     def scan(self, project: int, network: Network | None = None, **limits: float) -> Scanned:
