@@ -28,6 +28,7 @@ WHOLE = Needs.LABELLED | Needs.LINEAR_HEAD | Needs.TARGETS
 """Needs whose arrays are not aligned with the pool."""
 
 _BLOCK = 1 << 14
+_SIGNLESS, _INFINITY = np.uint16(0x7FFF), np.uint16(0x7C00)
 
 
 def run(strategy: Strategy, request: Request) -> Selection:
@@ -168,7 +169,17 @@ def _finite(array: NDArray[Any], axis: int) -> NDArray[np.bool_]:
     layers = [array] if axis == 0 else list(array)
     for layer in layers:
         for rows, block in _blocks(layer):
-            finite[rows] &= np.isfinite(block).reshape(len(block), -1).all(axis=1)
+            finite[rows] &= _finite_rows(block)
+    return finite
+
+
+def _finite_rows(block: NDArray[Any]) -> NDArray[np.bool_]:
+    """(r,) whether a row of (r,) or (r, c) is finite. Halves are looked at as whole numbers, in a third of the time:
+    without their sign, those of infinity and NaN are the highest."""
+    if block.dtype == np.float16 and block.ndim > 1 and block.size:
+        highest: NDArray[np.bool_] = (block.view(np.uint16) & _SIGNLESS).max(axis=1) < _INFINITY
+        return highest
+    finite: NDArray[np.bool_] = np.isfinite(block).reshape(len(block), -1).all(axis=1)
     return finite
 
 

@@ -11,6 +11,11 @@ from strategies.kernels.blocks import blocks
 from strategies.kernels.projection import as_tensor
 
 _EPSILON = float(np.finfo(np.float32).eps)
+_INNER = 8
+"""The part of a shortlist that is followed pick by pick: of 8,192 rows of 512, what a core's cache holds."""
+_FEW = 256
+"""Contenders up to which the centres that could be nearest to one of them are few, too."""
+_BLOCK_BYTES = 16 << 20
 
 
 def k_center(
@@ -22,10 +27,11 @@ def k_center(
     centre when it was picked, never growing. With no centres the first row is the one nearest to the mean, and its
     distance is the farthest row's. Ties go to the lower row; distances are compared as float32 of float64.
 
-    The naive version touches all rows for every pick. Distances only fall, so here the `shortlist` farthest rows are
-    followed pick by pick, the rest keep old distances as upper bounds, and all rows are refreshed by one matrix
-    product only when a row outside could win. Products are float32, with an error bound; where it leaves
-    more than one contender, float64 decides. So the picks are those of the naive version.
+    The naive version touches all rows for every pick. Distances only fall, so here the farthest eighth of the
+    `shortlist` farthest rows is followed pick by pick, and the rest keep old distances as upper bounds. Only when one
+    of them could win, the shortlist, and if need be all rows, are refreshed by one matrix product. Products are
+    float32, with an error bound; where it leaves more than one contender, float64 decides. So the picks are those of
+    the naive version.
     """
     state = _State(points, as_tensor(centres), picks, shortlist)
     order, distances = [], []
@@ -61,6 +67,8 @@ class _Shortlist:
     exact: torch.Tensor
     seen: NDArray[np.int64]
     """How many centres `exact` takes into account."""
+    fresh: int
+    """How many `least` does."""
 
 
 class _State:
@@ -68,39 +76,61 @@ class _State:
         n, d = points.shape
         self.points, self.size = points, size
         self.shelf = torch.cat([centres.reshape(-1, d), torch.empty((picks, d))])
+        self.lengths = self.shelf.square().sum(dim=1)
         self.count = len(centres)
         self.picked = np.zeros(n, dtype=bool)
         self.error = _EPSILON * (4 + 2 * d**0.5)
         """Relative error of a float32 product; rounding errors grow as √d (Higham & Mary, 2019), doubled for safety."""
         self.norms = torch.empty(n)
-        for rows in blocks(n, 8 * d):
+        for rows in blocks(n, 8 * d, _BLOCK_BYTES):
             self.norms[rows] = as_tensor(points[rows]).square_().sum(dim=1)
         self.least = torch.full((n,), torch.inf)
         self.pending = 0
         self.short: _Shortlist | None = None
+        """What is refreshed together."""
+        self.inner: _Shortlist | None = None
+        """The farthest of these, up to date with every centre: small enough for a core's cache."""
 
     def add(self, row: int) -> None:
         """Make a row a centre."""
-        centre = as_tensor(self.points[row])
-        self.shelf[self.count] = centre
+        self.shelf[self.count] = as_tensor(self.points[row])
+        self.lengths[self.count] = self.shelf[self.count].square().sum()
         self.count += 1
         self.picked[row] = True
         self.least[row] = -torch.inf
-        if self.short is not None:
-            short = self.short
-            squared = short.norms + centre.square().sum() - 2 * (short.points @ centre)
-            short.least = torch.minimum(short.least, squared.clamp_min_(0))
-            short.least[torch.from_numpy(short.rows == row)] = -torch.inf
+        for one in (self.short, self.inner):
+            if one is not None:
+                one.least[torch.from_numpy(one.rows == row)] = -torch.inf
+        if self.inner is not None:
+            self._update(self.inner)
 
     def farthest(self) -> tuple[int, float]:
         """The row farthest from all centres, and its distance."""
-        if self.short is not None:
-            found = self._best_of(self.short)
-            if found is not None:
-                return found
-        self._refresh()
-        self.short = self._shortlist()
-        return self._best_of(self.short) or self._best_of_all()
+        found = None
+        if self.inner is not None:
+            found = self._best_of(self.inner)
+        if found is None and self.short is not None:
+            self._update(self.short)
+            found = self._best_inside(self.short)
+        if found is None:
+            self._refresh()
+            self.short = self._shortlist()
+            found = self._best_inside(self.short)
+        return found or self._best_of_all()
+
+    def _best_inside(self, short: _Shortlist) -> tuple[int, float] | None:
+        """The farthest row of a fresh shortlist, if no row outside could be as far; follow its farthest from now on."""
+        self.inner = self._farthest_of(short)
+        return self._best_of(self.inner) or self._best_of(short)
+
+    def _update(self, short: _Shortlist) -> None:
+        """Bring a shortlist's least squared distances up to date."""
+        new = slice(short.fresh, self.count)
+        if new.start == new.stop:
+            return
+        squared = torch.addmm(self.lengths[new], short.points, self.shelf[new].T, alpha=-2).amin(dim=1)
+        short.least = torch.minimum(short.least, squared.add_(short.norms).clamp_min_(0))
+        short.fresh = self.count
 
     def _best_of(self, short: _Shortlist) -> tuple[int, float] | None:
         """The farthest row of the shortlist, or None if a row outside could be as far."""
@@ -122,11 +152,24 @@ class _State:
         start = int(short.seen[contenders].min())
         index = torch.from_numpy(contenders)
         if start < self.count:
-            squared = _least_squared(short.points[index], self.shelf[start : self.count])
+            squared = self._least_squared(short.points[index], slice(start, self.count))
             short.exact[index] = torch.minimum(short.exact[index], squared)
             short.seen[contenders] = self.count
         result: NDArray[np.float32] = short.exact[index].float().numpy()
         return result
+
+    def _least_squared(self, points: torch.Tensor, centres: slice) -> torch.Tensor:
+        """Squared distance to the nearest of some centres, (m,) float64, by differences: exactly 0 for a double.
+
+        Only of centres that a float32 product with its error bound leaves as the nearest of some point.
+        """
+        if len(points) > _FEW:
+            return _least_squared(points, self.shelf[centres])
+        norms = points.square().sum(dim=1, keepdim=True)
+        squared = torch.addmm(norms, points, self.shelf[centres].T, alpha=-2) + self.lengths[centres]
+        slack = 2 * self.error * (norms + self.lengths[centres])
+        could = (squared - slack <= (squared + slack).amin(dim=1, keepdim=True)).any(dim=0)
+        return _least_squared(points, self.shelf[centres][could])
 
     def _best_of_all(self) -> tuple[int, float]:
         """The farthest row where near-ties reach beyond the shortlist: as exact, slower, in no more memory."""
@@ -136,7 +179,7 @@ class _State:
         squared = np.empty(len(contenders), dtype=np.float32)
         for rows in blocks(len(contenders), 16 * self.points.shape[1]):
             some = as_tensor(self.points[contenders[rows]])
-            squared[rows] = _least_squared(some, self.shelf[: self.count]).float().numpy()
+            squared[rows] = self._least_squared(some, slice(0, self.count)).float().numpy()
         best = int(squared.argmax())
         return int(contenders[best]), float(squared[best]) ** 0.5
 
@@ -144,10 +187,10 @@ class _State:
         """Bring every row's least squared distance up to date with the centres added since the last time."""
         n, d = self.points.shape
         for some in blocks(self.count - self.pending, 16 * d):
-            new = self.shelf[self.pending + some.start : self.pending + some.stop]
-            lengths = new.square().sum(dim=1)
-            for rows in blocks(n, 8 * d + 4 * len(new)):
-                product = torch.addmm(lengths, as_tensor(self.points[rows]), new.T, alpha=-2)
+            new = slice(self.pending + some.start, self.pending + some.stop)
+            centres = self.shelf[new].T.contiguous()
+            for rows in blocks(n, 8 * d + 4 * centres.shape[1], _BLOCK_BYTES):
+                product = torch.addmm(self.lengths[new], as_tensor(self.points[rows]), centres, alpha=-2)
                 squared = product.amin(dim=1).add_(self.norms[rows]).clamp_min_(0)
                 self.least[rows] = torch.minimum(self.least[rows], squared)
         self.pending = self.count
@@ -162,15 +205,25 @@ class _State:
             split = np.argpartition(-upper, self.size)
             rows, outside = np.sort(split[: self.size]), float(upper[split[self.size :]].max())
         index = torch.from_numpy(rows)
-        return _Shortlist(
-            rows=rows,
-            points=as_tensor(self.points[rows]),
-            norms=self.norms[index],
-            least=self.least[index],
-            outside=outside,
-            exact=torch.full((len(rows),), torch.inf, dtype=torch.float64),
-            seen=np.zeros(len(rows), dtype=np.int64),
-        )
+        return self._listed(rows, as_tensor(self.points[rows]), self.norms[index], self.least[index], outside)
+
+    def _farthest_of(self, short: _Shortlist) -> _Shortlist:
+        """The rows of a shortlist that could be farthest."""
+        upper = (short.least + self._slack(short.norms, short.least)).numpy()
+        size = max(1, len(upper) // _INNER)
+        if size == len(upper):
+            return short
+        split = np.argpartition(-upper, size)
+        chosen = np.sort(split[:size])
+        outside = max(short.outside, float(upper[split[size:]].max()))
+        index = torch.from_numpy(chosen)
+        return self._listed(short.rows[chosen], short.points[index], short.norms[index], short.least[index], outside)
+
+    def _listed(
+        self, rows: NDArray[np.int64], points: torch.Tensor, norms: torch.Tensor, least: torch.Tensor, outside: float
+    ) -> _Shortlist:
+        unknown = torch.full((len(rows),), torch.inf, dtype=torch.float64)
+        return _Shortlist(rows, points, norms, least, outside, unknown, np.zeros(len(rows), np.int64), self.count)
 
 
 def _least_squared(points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:

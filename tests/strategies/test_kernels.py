@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy.cluster.hierarchy import cut_tree, linkage
 from scipy.spatial.distance import cdist
 
+import strategies
 from strategies import kernels
 from strategies.kernels import blocks, covering, herding
 from strategies.kernels.clustering import nearest
@@ -188,3 +190,28 @@ class TestCoverage:
         kernels.k_center(points, points[:5], 200, shortlist=1000)
 
         assert len(refreshes) < 40
+
+
+@pytest.mark.parametrize(("points", "clusters"), [(120, 12), (60, 1), (30, 29), (30, 30), (5, 9)])
+def test_clusters_by_average_linkage_are_those_of_scipy(points: int, clusters: int) -> None:
+    drawn = unit(np.random.default_rng(points).normal(size=(points, 6)))
+    drawn[:4] = drawn[4]
+
+    group = kernels.average_linkage(drawn, clusters)
+
+    tree = linkage(drawn.double().numpy(), method="average")
+    expected = cut_tree(tree, n_clusters=clusters)[:, 0] if clusters <= points else np.arange(points)
+    assert group.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_a_row_that_is_not_finite_is_found_in_halves_as_in_floats(kind: type[np.floating], odd: float) -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 7)).astype(kind)
+    rows[3], rows[5] = 65504, -65504
+    rows[8, 2], rows[39, 6] = odd, odd
+
+    strategy = strategies.create("k_means_plus_plus")
+    selection = strategies.run(strategy, strategies.Request(ids=np.arange(40), budget=40, embeddings=rows))
+
+    assert set(range(40)) - set(selection.ids.tolist()) == {8, 39}
