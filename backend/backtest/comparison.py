@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 
@@ -13,13 +14,16 @@ from backend.backtest.campaign import Campaign, Progress, accuracies, run, sched
 from backend.backtest.halving import halve
 from backend.backtest.replay import Arm
 from backend.backtest.source import open_bench
+from backend.errors import UnknownSource
+from backend.learning.committee import Source
 from backend.settings import EncoderSection
 from strategies.agent import Agent
 
 
 @dataclass(frozen=True)
 class Question:
-    """Which strategies to compare with which baseline, over how many seeds and labels.
+    """Which strategies to compare with which baseline, over how many seeds and labels; ``bald:laplace`` says where
+    plausible heads come from.
 
     is_halved: let the agent drop arms on the way, and stop at the accuracy `target` if there is one.
     """
@@ -38,11 +42,10 @@ def compare(
 ) -> str:
     """Encode what is not encoded yet, replay, and write the report below `out`; the answer for people as text."""
     names = dict.fromkeys((question.baseline, *(name.strip() for name in question.strategies)))
-    for name in filter(None, names.keys() - manual.WAYS.keys()):
-        strategies.create(name)  # a wrong name is told before anything is encoded
+    arms = tuple(_arm(name) for name in names if name)  # a wrong name is told before anything is encoded
     bench = open_bench(labels_of, out, EncoderSection(), say)
     steps = schedule(len(bench.labels), question.labels, question.batch)
-    campaign = Campaign(tuple(Arm(name) for name in names if name), question.seeds, steps)
+    campaign = Campaign(arms, question.seeds, steps)
     baseline, told = campaign.arms[0].title, []
     if question.is_halved:
         agent = Agent(budget=steps[-1], target=question.target)
@@ -58,3 +61,13 @@ def compare(
     facts |= asdict(question)
     report.write(out, curves, verdicts, advice, facts)
     return "\n".join([report.table(verdicts, baseline), "", *told, advice, str(out / "curves.png")])
+
+
+def _arm(name: str) -> Arm:
+    """``margin``, a way of `manual.WAYS`, or ``bald:laplace``, with plausible heads from there. Raises UnknownSource."""
+    strategy, _, source = name.partition(":")
+    if strategy not in manual.WAYS:
+        strategies.create(strategy)
+    if source and source not in get_args(Source):
+        raise UnknownSource(name=name, source=source, known=", ".join(get_args(Source)))
+    return Arm(strategy, name=name if source else "", samples=cast(Source, source or "bootstrap"))
