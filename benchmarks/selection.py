@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from uv import find_uv_bin
 
 from backend import environments
 from benchmarks.record import row, show, write
@@ -32,7 +33,10 @@ TARGETS = {
     **dict.fromkeys(("badge", "typiclust", "cluster_margin"), 90.0),
     **dict.fromkeys(("max_herding", "uherding", "prob_cover"), 30.0),
 }
-PEERS = ("modAL-python==0.4.2.1", "scikit-activeml==0.6.2", "small-text==1.4.1", "alipy==1.2.5", "numpy<2")
+PEERS = ("modAL-python==0.4.2.1", "scikit-activeml==0.6.2", "small-text==1.4.1", "alipy==1.2.5", "numpy<2",
+         "Cython<3.1", "setuptools<80", "six")  # fmt: skip
+# Without what they ask for: libact 0.1.6 names no Cython to build with, ALaaS 0.2.1 brings a whole server.
+BARE = ("libact==0.1.6", "alaas==0.2.1")
 
 
 def make(folder: Path, n: int) -> None:
@@ -130,7 +134,7 @@ def main() -> None:
             folder.mkdir()
             make(folder, size)
             if not options.no_peers:
-                peers[str(size)] = _peers(folder)
+                peers[str(size)] = measure_peers(folder)
             found[size] = {name: _ours(folder, name) for name in names}
             for path in folder.iterdir():
                 path.unlink()
@@ -150,7 +154,7 @@ def main() -> None:
             seconds, what = good or [float("nan")], f"seconds to pick {BUDGET} of {size}"
             rows.append(row(id_, what, seconds, "s", target=target, peers=beside, **more))
             print(show(rows[-1]), beside or "", flush=True)
-    write("selection", rows, peers=peers, peer_versions=list(PEERS))
+    write("selection", rows, peers=peers, peer_versions=[*PEERS, *BARE])
 
 
 def _ours(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -161,16 +165,28 @@ def _ours(folder: Path, name: str) -> list[dict[str, Any]]:
     return runs
 
 
-def _peers(folder: Path) -> dict[str, dict[str, Any]]:
-    """Peer:strategy to what it measured; a peer that cannot be installed is left out."""
-    python = environments.ensure("peers-selection", PEERS, print) / "bin" / "python"
+def measure_peers(folder: Path, budget: int = BUDGET, ending: str = "") -> dict[str, dict[str, Any]]:
+    """Peer:strategy to what it measured, of those with this ending; a peer that cannot be installed is left out."""
+    python = _peers_python()
     script = Path(__file__).parent / "selection_peers.py"
     listed = json.loads(subprocess.run([python, script], capture_output=True, text=True, check=True).stdout)
     results = {}
-    for peer in listed:
-        results[peer] = alone([python, script, folder, peer, str(BUDGET)], PEER_S)
+    for peer in filter(lambda name: name.endswith(ending), listed):
+        results[peer] = alone([python, script, folder, peer, str(budget)], PEER_S)
         print(f"{peer:40} {folder.name:>8}  {results[peer]}", flush=True)
     return results
+
+
+def _peers_python() -> Path:
+    """The Python of the peers' environment, which is made the first time."""
+    python = environments.ensure("peers-selection", PEERS, print) / "bin" / "python"
+    mark = python.parent.parent / ".bare"
+    if not mark.exists():
+        command = [find_uv_bin(), "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--python", python]
+        plain = os.environ | {"LIBACT_BUILD_HINTSVM": "0", "LIBACT_BUILD_VARIANCE_REDUCTION": "0"}  # C parts, not asked
+        subprocess.run([*command, *BARE], env=plain, check=True)
+        mark.touch()
+    return python
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The same selections by other libraries; runs in their environment. Without arguments it lists what it can do."""
 
 import collections.abc
+import importlib
+import importlib.util
 import json
 import sys
 import time
@@ -81,6 +83,49 @@ def small_text_coreset(folder: Path, budget: int) -> Call:
     return lambda: greedy_coreset(x, rows[200:], rows[:200], budget)
 
 
+def libact(folder: Path, budget: int, method: str) -> Call:
+    from libact.base.dataset import Dataset
+    from libact.base.interfaces import ProbabilisticModel
+    from libact.query_strategies import UncertaintySampling
+
+    p = np.load(folder / "probabilities.npy")
+    rows = np.arange(len(p))[:, None]
+
+    class Fitted(ProbabilisticModel):
+        def train(self, *_arguments: Any) -> None: ...
+
+        def predict(self, asked: Any) -> Any:
+            return self.predict_proba(asked).argmax(axis=1)
+
+        def score(self, *_arguments: Any) -> None: ...
+
+        def predict_real(self, asked: Any) -> Any:
+            return self.predict_proba(asked)
+
+        def predict_proba(self, asked: Any) -> Any:
+            return p[np.asarray(asked).ravel().astype(np.int64)]
+
+    query = UncertaintySampling(Dataset(rows, [None] * len(rows)), method=method, model=Fitted())
+
+    def call() -> Any:
+        _, scores = query.make_query(return_score=True)  # it answers one item; a batch is the highest scores
+        ids, values = zip(*scores, strict=True)
+        return np.array(ids)[np.argsort(-np.array(values))[:budget]]
+
+    return call
+
+
+def alaas(folder: Path, budget: int, name: str) -> Call:
+    located = importlib.util.find_spec("alaas")
+    assert located is not None
+    assert located.origin is not None
+    sys.path.insert(0, str(Path(located.origin).parent / "server"))  # its package starts a server when imported
+    strategy = importlib.import_module("strategy")
+    p = np.load(folder / "probabilities.npy")
+    query = getattr(strategy, name)([f"item-{row}" for row in range(len(p))], None)
+    return lambda: query.query(budget, p)
+
+
 CALLS: dict[str, Call] = {
     "modAL:least_confidence": lambda f, b: modal(f, b, "uncertainty_sampling"),
     "modAL:margin": lambda f, b: modal(f, b, "margin_sampling"),
@@ -92,6 +137,13 @@ CALLS: dict[str, Call] = {
     "ALiPy:least_confidence": lambda f, b: alipy(f, b, "least_confident"),
     "ALiPy:margin": lambda f, b: alipy(f, b, "margin"),
     "ALiPy:entropy": lambda f, b: alipy(f, b, "entropy"),
+    "libact:least_confidence": lambda f, b: libact(f, b, "lc"),
+    "libact:margin": lambda f, b: libact(f, b, "sm"),
+    "libact:entropy": lambda f, b: libact(f, b, "entropy"),
+    "ALaaS:least_confidence": lambda f, b: alaas(f, b, "LeastConfidence"),
+    "ALaaS:margin": lambda f, b: alaas(f, b, "MarginConfidence"),
+    "ALaaS:ratio": lambda f, b: alaas(f, b, "RatioConfidence"),
+    "ALaaS:entropy": lambda f, b: alaas(f, b, "EntropySampling"),
     "small-text:least_confidence": lambda f, b: small_text(f, b, "LeastConfidence"),
     "small-text:margin": lambda f, b: small_text(f, b, "BreakingTies"),
     "small-text:entropy": lambda f, b: small_text(f, b, "PredictionEntropy"),
