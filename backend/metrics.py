@@ -1,6 +1,14 @@
 """What can be measured from outside while the program runs: Prometheus counters, all named nextbatch_…"""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    start_http_server,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, that nobody reads
@@ -35,7 +43,38 @@ in_flight = Gauge(
     registry=REGISTRY,
 )
 
+scan_items = Counter(
+    "nextbatch_scan_items",
+    "Items that went through a stage of a scan: fetch, decode, encode, store.",
+    ("stage",),
+    registry=REGISTRY,
+)
+scan_busy_s = Counter(
+    "nextbatch_scan_busy_seconds",
+    "Seconds that a stage's places were at work, added up; its rate over the places is the stage's busy share.",
+    ("stage",),
+    registry=REGISTRY,
+)
+scan_places = Gauge(
+    "nextbatch_scan_places",
+    "How much of a stage can be at work at once, of the scans that run.",
+    ("stage",),
+    registry=REGISTRY,
+)
+scan_failures = Counter(
+    "nextbatch_scan_failures",
+    "Items that a scan could not encode, by the kind of error.",
+    ("kind",),
+    registry=REGISTRY,
+)
+
 
 def exposition() -> bytes:
     """All of it in Prometheus's text format."""
     return generate_latest(REGISTRY)
+
+
+def serve(address: str) -> None:
+    """Answer scrapes at host:port from a thread, for a process that serves nothing else."""
+    host, _, port = address.rpartition(":")
+    start_http_server(int(port), host or "127.0.0.1", REGISTRY)

@@ -37,6 +37,7 @@ class Settings(BaseSettings):
         default="all", description="encode: a worker that takes jobs and no rounds, and shares no home with the others."
     )
     job_items: int = Field(default=4_000, ge=1, description="Items a job of a scan that many workers share.")
+    metrics: str | None = Field(default=None, description="host:port at which a worker answers Prometheus.")
     worker_threads: int = Field(default=2, ge=1, description="Threads of numerical libraries in the worker.")
     label_studio_url: str | None = Field(default=None, validation_alias="LABEL_STUDIO_URL")
     label_studio_api_key: SecretStr | None = Field(default=None, validation_alias="LABEL_STUDIO_API_KEY")

@@ -51,19 +51,37 @@ def gc(
         print("Nothing was removed. Repeat with --yes.")
 
 
-def encode(project: Project) -> None:
+def encode(
+    project: Project,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Where a worker encodes this pool already, follow it and do nothing else.")
+    ] = False,
+) -> None:
     """Encode what has no embedding yet, here and now; Ctrl-C stops within a second, and what is done is kept."""
     from backend.cli.progress import progress
     from backend.database import project_named, reading
     from backend.rounds.encoding import encode_new
+    from backend.rounds.following import moments
+    from backend.scoring.stages import Stages
 
     with reading() as session:
         project_id = project_named(session, project).id
+    if follow:
+        moment = None
+        with progress("items") as show:
+            for moment in moments(project_id):
+                show(moment.done, moment.total, str(moment.speed))
+        if moment is not None:
+            print(f"{moment.done} of {moment.total} items when a worker's scan was last seen")
+            return
+    stages = Stages()
     cancel = threading.Event()
     before = signal.signal(signal.SIGINT, lambda *_: cancel.set())
     try:
         with progress("items") as show:
-            report = encode_new(project_id, lambda done, total: show(done, total, ""), cancel)
+            report = encode_new(
+                project_id, lambda done, total: show(done, total, str(stages.look(total - done))), cancel, stages
+            )
     finally:
         signal.signal(signal.SIGINT, before)
     print(f"{report['encoded']} items encoded, {report['failed']} failed{' (stopped)' if cancel.is_set() else ''}")

@@ -24,6 +24,7 @@ from backend.scoring.encoder import Encoder
 from backend.scoring.minibatches import Store
 from backend.scoring.pipeline import Scan, ScanConfig, ScanItem, ScanReport
 from backend.scoring.servers import addresses
+from backend.scoring.stages import Stages
 from backend.scoring.vectors import VectorStore
 from backend.settings import EncoderSection, ProjectConfig, settings
 from backend.studio.labels import LabelTask
@@ -136,8 +137,13 @@ def source_config(config: ProjectConfig) -> SourceConfig:
     )
 
 
-def encode_new(project_id: int, progress: Progress, cancel: threading.Event | None = None) -> dict[str, Any]:
-    """Encode every item that has no embedding under the project's encoder. What is there already costs nothing."""
+def encode_new(
+    project_id: int, progress: Progress, cancel: threading.Event | None = None, stages: Stages | None = None
+) -> dict[str, Any]:
+    """Encode every item that has no embedding under the project's encoder. What is there already costs nothing.
+
+    `progress` is told (done, total) about once a second; how fast that is, `stages` can be asked.
+    """
     with reading() as session:
         project = session.get_one(Project, project_id)
     embeddings = open_embeddings(project)
@@ -149,7 +155,9 @@ def encode_new(project_id: int, progress: Progress, cancel: threading.Event | No
     if not waiting:
         return {"encoded": 0, "failed": 0}
     with embeddings.store.held():
-        report = scan(project, _new_items(project_id), waiting, embeddings.store, mark_encoded, progress, cancel)
+        report = scan(
+            project, _new_items(project_id), waiting, embeddings.store, mark_encoded, progress, cancel, stages
+        )
     return {"encoded": report.encoded + report.found, "failed": report.failed}
 
 
@@ -161,6 +169,7 @@ def scan(
     done: Callable[[dict[int, str]], None],
     progress: Progress,
     cancel: threading.Event | None = None,
+    stages: Stages | None = None,
 ) -> ScanReport:
     """Encode these items into `store`; `done` is told the contents of those that are in it, by id."""
     section = encoder_of(project)
@@ -172,11 +181,11 @@ def scan(
 
     async def run() -> ScanReport:
         async with opened(source_config(project.settings), is_inline) as fetch:
-            scan = Scan(fetch, decoder(spec), encoder, store, done, mark_failed, progress, cancel, config)
+            scan = Scan(fetch, decoder(spec), encoder, store, done, mark_failed, progress, cancel, config, stages)
             return await scan.run(items, total)
 
     report = asyncio.run(run())
-    log.info("encode.done", project=project.id, **vars(report))
+    log.info("encode.done", project=project.id, **vars(report) | {"speed": str(report.speed)})
     return report
 
 

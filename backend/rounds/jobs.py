@@ -20,6 +20,7 @@ from backend.rounds import encoding
 from backend.rounds.outbox import Outbox, drain
 from backend.rounds.queue import request_job
 from backend.scoring.pipeline import ScanItem
+from backend.scoring.stages import Speed, Stages
 from backend.settings import settings
 
 log = structlog.get_logger()
@@ -28,17 +29,17 @@ GATHER_S = 0.25  # how often a round looks for what its jobs sent
 TELL_S = 1.0
 OPEN = ("waiting", "running")
 
-Progress = Callable[[int, int], None]
+Tell = Callable[[int, int, Speed], None]
 
 
-def encode(project_id: int, progress: Progress) -> dict[str, Any]:
+def encode(project_id: int, tell: Tell) -> dict[str, Any]:
     """Encode what has no embedding yet: here, or by all workers where it is more than one job's worth.
 
     On SQLite all workers are on this machine, and nothing is gained by sharing it out. Run again, it gathers the jobs
     that are still open and cuts only what they do not cover. Raises JobsFailed when all jobs ended and some failed.
     """
     if engine().dialect.name == "sqlite":
-        return encoding.encode_new(project_id, progress)
+        return _encode_here(project_id, tell)
     with reading() as session:
         project = session.get_one(Project, project_id)
     embeddings = encoding.open_embeddings(project)
@@ -50,9 +51,16 @@ def encode(project_id: int, progress: Progress) -> dict[str, Any]:
             made = _cut(session, project_id, embeddings.digest)
             first = session.scalar(sa.select(sa.func.min(Job.id)).where(*_open_jobs(project_id)))
         if first is None:
-            return encoding.encode_new(project_id, progress)
+            return _encode_here(project_id, tell)
         log.info("jobs.made", project=project_id, jobs=made)
-        return _gather(project_id, first, embeddings, progress)
+        return _gather(project_id, first, embeddings, tell)
+
+
+def _encode_here(project_id: int, tell: Tell) -> dict[str, Any]:
+    stages = Stages()
+    return encoding.encode_new(
+        project_id, lambda done, total: tell(done, total, stages.look(total - done)), None, stages
+    )
 
 
 @DBOS.workflow(name="job", max_recovery_attempts=20)
@@ -84,15 +92,19 @@ def encode_part(job_id: int) -> dict[str, Any]:
     before = job.items - len(items)
     _update(job_id, state="running", started_at=now(), done=before, failed=0, worker=DBOS.executor_id)
 
-    def tell(done: int, _total: int) -> None:
-        _update(job_id, done=before + done)
+    stages = Stages()
+
+    def tell(done: int, total: int) -> None:
+        _update(job_id, done=before + done, stages=stages.look(total - done).as_dict())
 
     if settings().role == "encode":
         outbox = Outbox(job_id, embeddings.spec.dims)
-        report = encoding.scan(project, items, len(items), outbox, outbox.send, tell)
+        report = encoding.scan(project, items, len(items), outbox, outbox.send, tell, None, stages)
     else:
         with embeddings.store.held():
-            report = encoding.scan(project, items, len(items), embeddings.store, encoding.mark_encoded, tell)
+            report = encoding.scan(
+                project, items, len(items), embeddings.store, encoding.mark_encoded, tell, None, stages
+            )
     counts = {"done": job.items, "failed": report.failed}
     _update(job_id, state="done", finished_at=now(), **counts)
     return counts
@@ -117,7 +129,7 @@ def _cut(session: Session, project_id: int, digest: str) -> int:
     return made
 
 
-def _gather(project_id: int, first: int, embeddings: encoding.Embeddings, progress: Progress) -> dict[str, Any]:
+def _gather(project_id: int, first: int, embeddings: encoding.Embeddings, tell: Tell) -> dict[str, Any]:
     """Store what the jobs send until all of them ended."""
     mine = (Job.project_id == project_id, Job.id >= first)
     counts = sa.select(
@@ -132,7 +144,9 @@ def _gather(project_id: int, first: int, embeddings: encoding.Embeddings, progre
             total, done, failed, still_open = session.execute(counts).one()
         stored = drain(project_id, embeddings)
         if time.monotonic() - told_at > TELL_S or not still_open:
-            progress(int(done), int(total))
+            with reading() as session:
+                running = session.scalars(sa.select(Job.stages).where(*mine, Job.state == "running")).all()
+            tell(int(done), int(total), Speed.of_many(map(Speed.from_dict, running), int(total - done)))
             told_at = time.monotonic()
         if not still_open:
             break

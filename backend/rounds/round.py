@@ -10,6 +10,7 @@ from dbos import DBOS
 from backend.database import Alert, Event, Round, now, transaction
 from backend.errors import NextbatchError
 from backend.rounds import choose, graph, jobs, learn, restock, source
+from backend.scoring.stages import Speed
 
 log = structlog.get_logger()
 P = ParamSpec("P")
@@ -139,12 +140,12 @@ def _enter(project_id: int, number: int, name: str) -> None:
         _update(session, project_id, number, step=name, progress={})
 
 
-def _progress(project_id: int, number: int) -> Callable[[int, int], None]:
-    """A reporter of (done, total) for the running step."""
+def _progress(project_id: int, number: int) -> jobs.Tell:
+    """A reporter of the running step: how much is done, and how fast that goes."""
 
-    def report(done: int, total: int) -> None:
+    def report(done: int, total: int, speed: Speed) -> None:
         with transaction() as session:
-            _update(session, project_id, number, progress={"done": done, "total": total})
+            _update(session, project_id, number, progress={"done": done, "total": total, **speed.as_dict()})
 
     return report
 

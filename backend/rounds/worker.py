@@ -16,6 +16,7 @@ import sqlalchemy as sa
 import structlog
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 
+from backend import metrics
 from backend.database import Event, Job, Project, Round, Worker, engine, now, reading, transaction
 from backend.rounds.queue import (
     APPLICATION,
@@ -94,6 +95,8 @@ def run(stopping: threading.Event | None = None) -> None:
         ROUNDS, partition_concurrency=1, worker_concurrency=1, polling_interval_sec=POLL_S, on_conflict="always_update"
     )
     DBOS.register_queue(JOBS, worker_concurrency=JOBS_AT_ONCE, polling_interval_sec=POLL_S, on_conflict="always_update")
+    if address := settings().metrics:
+        metrics.serve(address)
     log.info("worker.started", executor=slot.executor_id, pid=os.getpid(), role=settings().role)
     beats = [
         _every(HEARTBEAT_S, lambda: _beat(slot.executor_id), stopping),

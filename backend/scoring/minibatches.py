@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from backend.errors import NextbatchError
 from backend.scoring.encoder import Encoder, Inputs
 from backend.scoring.outage import MANY, until_back
+from backend.scoring.stages import Stages
 
 OPEN_MINIBATCHES = 4  # items of rare shapes that wait for company, in minibatches
 
@@ -57,6 +58,7 @@ class Minibatcher:
         limits: Limits,
         stored: Callable[[Sequence[Decoded]], None],
         refused: Callable[[Decoded, NextbatchError], None],
+        stages: Stages,
     ) -> None:
         self._encoder = encoder
         self._store = store
@@ -64,6 +66,7 @@ class Minibatcher:
         self._limits = limits
         self._stored = stored
         self._refused = refused
+        self._stages = stages
 
     async def run(self, decoded: asyncio.Queue[Decoded | None]) -> None:
         """Encode what comes until None does, and return when all of it is stored. Raises what waiting did not mend."""
@@ -129,8 +132,17 @@ class Minibatcher:
         """Encode a minibatch and store its rows."""
         inputs = np.stack([item.inputs for item in batch])
         hashes = [item.content_hash for item in batch]
-        rows = await self._until_back(lambda: self._encoder.encode(inputs))
-        await self._until_back(lambda: self._store.put(hashes, rows))
+
+        def encode() -> NDArray[np.float32]:
+            with self._stages.at_work("encode", len(batch)):
+                return self._encoder.encode(inputs)
+
+        def store() -> int:
+            with self._stages.at_work("store", len(batch)):
+                return self._store.put(hashes, rows)
+
+        rows = await self._until_back(encode)
+        await self._until_back(store)
         self._stored(batch)
 
     async def _until_back(self, act: Callable[[], T]) -> T:

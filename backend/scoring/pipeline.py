@@ -19,6 +19,7 @@ from backend.errors import NextbatchError
 from backend.scoring.encoder import Encoder, Inputs
 from backend.scoring.minibatches import Decoded, Minibatcher, Store
 from backend.scoring.outage import Reader, SourceAway, until_back
+from backend.scoring.stages import Speed, Stages
 
 log = structlog.get_logger()
 
@@ -59,6 +60,7 @@ class ScanReport:
     minibatches: int
     seconds: float
     is_cancelled: bool
+    speed: Speed
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class _Opened:
     is_stored: bool = False
     inputs: Inputs | None = None
     reason: str | None = None
+    kind: str = ""
 
 
 class Scan:
@@ -91,8 +94,10 @@ class Scan:
         progress: Callable[[int, int], None] = lambda _done, _total: None,
         cancel: threading.Event | None = None,
         config: ScanConfig | None = None,
+        stages: Stages | None = None,
     ) -> None:
         self._config = config or ScanConfig()
+        self._stages = stages or Stages()
         self._reader = Reader(fetch, self._config.fetch_timeout_s, self._config.outage_s)
         self._decode = decode
         self._encoder = encoder
@@ -113,7 +118,7 @@ class Scan:
         self._decoders = ThreadPoolExecutor(self._config.decoders, thread_name_prefix="decode")
         self._encoders = ThreadPoolExecutor(self._config.in_flight, thread_name_prefix="encode")
         self._minibatcher = Minibatcher(
-            self._encoder, self._store, self._encoders, self._config, self._stored, self._refused
+            self._encoder, self._store, self._encoders, self._config, self._stored, self._refused, self._stages
         )
         stages = asyncio.create_task(self._run_stages(items))
         watch = asyncio.create_task(self._watch())
@@ -134,7 +139,9 @@ class Scan:
             self._report()
         self._progress(self._done, max(self._total, self._done))
         seconds = time.monotonic() - started
-        return ScanReport(self._encoded, self._found, self._failed, self._minibatches, seconds, self._cancel.is_set())
+        speed = self._stages.whole(started)
+        counts = (self._encoded, self._found, self._failed, self._minibatches)
+        return ScanReport(*counts, seconds, self._cancel.is_set(), speed)
 
     @property
     def _done(self) -> int:
@@ -154,10 +161,15 @@ class Scan:
     async def _run_stages(self, items: Iterable[ScanItem]) -> None:
         waiting: asyncio.Queue[ScanItem | None] = asyncio.Queue(self._config.fetches)
         decoded: asyncio.Queue[Decoded | None] = asyncio.Queue(self._config.minibatch * self._config.in_flight)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._feed(items, waiting))
-            group.create_task(self._fetch_all(waiting, decoded))
-            group.create_task(self._minibatcher.run(decoded))
+        places = self._config.in_flight  # a minibatch that is encoded keeps its place until it is stored
+        running = self._stages.running(
+            fetch=self._config.fetches, decode=self._config.decoders, encode=places, store=places
+        )
+        with running:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._feed(items, waiting))
+                group.create_task(self._fetch_all(waiting, decoded))
+                group.create_task(self._minibatcher.run(decoded))
 
     async def _feed(self, items: Iterable[ScanItem], waiting: asyncio.Queue[ScanItem | None]) -> None:
         for item in items:
@@ -178,14 +190,15 @@ class Scan:
     async def _take(self, item: ScanItem, decoded: asyncio.Queue[Decoded | None]) -> None:
         """Read an item and find out what it is: stored, under way, broken, or new."""
         try:
-            data = await self._reader.read(item.uri)
+            with self._stages.at_work("fetch"):
+                data = await self._reader.read(item.uri)
         except SourceAway:
             raise
-        except TimeoutError:
-            self._fail(item.key, f"it was not read within {self._config.fetch_timeout_s:g} s")
+        except TimeoutError as error:
+            self._fail(item.key, f"it was not read within {self._config.fetch_timeout_s:g} s", type(error).__name__)
             return
         except Exception as error:
-            self._fail(item.key, _reason(error))
+            self._fail(item.key, _reason(error), type(error).__name__)
             return
         while not await self._sort(item.key, await self._until_opened(data), decoded):
             pass
@@ -194,7 +207,7 @@ class Scan:
         """Send the item where it belongs; False where equal content was under way and ended meanwhile: look again."""
         content_hash = opened.content_hash
         if opened.reason is not None:
-            self._fail(key, opened.reason)
+            self._fail(key, opened.reason, opened.kind)
         elif opened.is_stored:
             self._found += 1
             self._finished[key] = content_hash
@@ -213,6 +226,10 @@ class Scan:
         return await until_back(lambda: loop.run_in_executor(self._decoders, self._open, data), self._config.outage_s)
 
     def _open(self, data: bytes) -> _Opened:
+        with self._stages.at_work("decode"):
+            return self._look_into(data)
+
+    def _look_into(self, data: bytes) -> _Opened:
         content_hash = hashlib.sha256(data).hexdigest()
         if content_hash in self._claims:
             return _Opened(content_hash)
@@ -221,7 +238,7 @@ class Scan:
         try:
             return _Opened(content_hash, inputs=self._decode(data))
         except Exception as error:
-            return _Opened(content_hash, reason=_reason(error))
+            return _Opened(content_hash, reason=_reason(error), kind=type(error).__name__)
 
     async def _follow(self, key: int, content_hash: str, outcome: Outcome) -> None:
         """The same bytes are under way for another item: share what becomes of them."""
@@ -230,7 +247,7 @@ class Scan:
             self._found += 1
             self._finished[key] = content_hash
         else:
-            self._fail(key, reason)
+            self._fail(key, reason, "SameContent")
 
     def _settle(self, content_hash: str, reason: str | None) -> None:
         self._claims.pop(content_hash).set_result(reason)
@@ -244,10 +261,11 @@ class Scan:
 
     def _refused(self, item: Decoded, error: NextbatchError) -> None:
         self._settle(item.content_hash, str(error))
-        self._fail(item.key, str(error))
+        self._fail(item.key, str(error), type(error).__name__)
 
-    def _fail(self, key: int, reason: str) -> None:
+    def _fail(self, key: int, reason: str, kind: str) -> None:
         self._failed += 1
+        self._stages.failed(kind)
         self._failures[key] = reason
 
     def _report(self) -> None:
