@@ -29,6 +29,7 @@ TARGETS = {
     **dict.fromkeys(("least_confidence", "margin", "entropy", "ratio"), 0.2),
     "bald": 2.0,
     "k_center_greedy": 10.0,
+    "similar": 1.0,
     **dict.fromkeys(("margin_clusters", "class_balanced_margin", "tcm"), 3.0),
     **dict.fromkeys(("badge", "typiclust", "cluster_margin"), 90.0),
     **dict.fromkeys(("max_herding", "uherding", "prob_cover"), 30.0),

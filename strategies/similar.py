@@ -14,9 +14,10 @@ class Similar(Strategy):
     """Pick the items most like the targets, with a part for every target.
 
     Maximises Σ over targets of the likeness to the nearest pick + `relevance` · Σ over picks of the likeness to the
-    nearest target, greedily; likeness is (1 + cosine) / 2 of unit vectors of `dimensions` principal components. Utility
-    is the gain, never growing. The first picks serve one target after the other; what follows is nearest to any.
-    Targets are embeddings of items that the model gets wrong, or of a class too rare to be found otherwise.
+    nearest target, greedily; likeness is (1 + cosine) / 2 of embeddings from their mean. Utility is the gain, never
+    growing. The first picks serve one target after the other; what follows is nearest to any. Targets are embeddings
+    of items that the model gets wrong, or of a class too rare to be found otherwise. Costs one pass of n d t, and holds
+    n t likenesses: 80 MB for twenty targets in a million.
 
     Kothawade, Beck, Killamsetty & Iyer, *SIMILAR: submodular information measures based active learning in realistic
     scenarios*, NeurIPS 2021, 2107.00717 (its FLQMI).
@@ -27,15 +28,12 @@ class Similar(Strategy):
     cost = Cost.SHORTLIST
 
     relevance: float = parameter(1.0, 0.0, 1e3)
-    dimensions: int = parameter(128, 1, 4096)
 
     def select(self, request: Request) -> Selection:
         assert request.embeddings is not None
         assert request.targets is not None
-        project = sphere(request, self.dimensions).project
-        rows, gains, likeness = kernels.seek(
-            request.embeddings, project, project(request.targets), request.budget, self.relevance
-        )
+        mean = sphere(request, request.embeddings.shape[1]).project.mean
+        rows, gains, likeness = kernels.seek(request.embeddings, mean, request.targets, request.budget, self.relevance)
         return request.take(
             rows,
             gains,

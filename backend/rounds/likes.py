@@ -16,7 +16,7 @@ from backend.pool.catalog import Labelled
 from backend.rounds.encoding import Embeddings
 from backend.studio.labels import LabelTask
 
-MOST_TARGETS = 100  # the search costs as much for each; of more, so many at random stand for all
+MOST_TARGETS = 50  # the search costs as much for each; of more, so many at random stand for all
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,6 @@ EFFECTS: dict[tuple[str, str], tuple[Any, Any, str]] = {
     ("anchor_al", "subpool"): (1, 200, "picks"),
     ("anchor_al", "dimensions"): (2, 16, "picks"),
     ("similar", "relevance"): (0.0, 1000.0, "picks"),
-    ("similar", "dimensions"): (2, 16, "picks"),
 }
 """Two values of each parameter, and whether the picks have to differ or, where only the time may, must not."""
 
