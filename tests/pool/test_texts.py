@@ -38,7 +38,8 @@ def tokenizer(file: Path) -> Tokenizer:
         (b"caf\xe9 au lait", "byte 3 is not UTF-8"),
         (b"\xc0\xaf overlong", "byte 0 is not UTF-8"),
         (b"\xed\xa0\x80 half a pair", "byte 0 is not UTF-8"),
-        (b"PK\x03\x04\x00\x00", "byte 4 is zero"),
+        (b"PK\x03\x04\x00\x00", "2 of its 6 bytes are zero"),
+        ("Gruß".encode("utf-16-le"), "4 of its 8 bytes are zero"),
         ("Grüße".encode("utf-16"), "UTF-16"),
         (b"\x01\x02\x03", "control characters"),
         (b"x" * (MAX_BYTES + 1), f"more than the limit of {MAX_BYTES}"),
@@ -83,6 +84,10 @@ def test_a_long_text_is_cut_where_the_whole_of_it_would_be(file: Path, words: li
 def test_a_byte_order_mark_changes_nothing(tokenizer: Tokenizer) -> None:
     assert decode(b"\xef\xbb\xbfone") == "one"
     np.testing.assert_array_equal(tokenizer(b"\xef\xbb\xbfa cat"), tokenizer(b"a cat"))
+
+
+def test_a_stray_zero_is_left_out(tokenizer: Tokenizer) -> None:
+    np.testing.assert_array_equal(tokenizer(b"a cat sits\0 here"), tokenizer(b"a cat sits here"))
 
 
 def test_a_text_cannot_name_the_tokens_of_the_network(tokenizer: Tokenizer, file: Path) -> None:

@@ -101,7 +101,7 @@ def test_hostile_texts_fail_alone_each_with_its_reason(
 
     assert sorted(done) == [0, 6, 7]
     assert report.failed == 5
-    for place, words in {1: "empty", 2: "byte 4 is zero", 3: "byte 3", 4: "1048577 bytes", 5: "control"}.items():
+    for place, words in {1: "empty", 2: "bytes are zero", 3: "byte 3", 4: "1048577 bytes", 5: "control"}.items():
         assert words in failed[place]
 
 
