@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
 import strategies
+from backend.cli import app
 from backend.database import Annotation, Batch, Item, Pick, Project, Round, now, reading, transaction
 from backend.errors import NothingToLookFor, StrategyFieldMissing
 from backend.learning.encoders import EncoderSpec
 from backend.rounds import choose
 from backend.rounds.encoding import Embeddings
 from backend.rounds.likes import Like, like
-from backend.rounds.queue import prepare_database
+from backend.rounds.queue import prepare_database, request_round
 from backend.scoring.vectors import VectorStore
 from backend.settings import settings
 from tests.web.champion import DIMS, Champion, crown
@@ -176,6 +178,23 @@ def test_a_round_finds_the_like_of_a_class_or_of_its_errors(champion: tuple[Proj
     assert by_errors == f"As asked: the like of {len(wrong)} errors on the holdout."
     assert by_both == f"As asked: the like of {len(of_cats)} errors of 'cat' on the holdout."
     assert by_two == "As asked: the like of 1 chosen items and 3 items labelled 'dog'."
+
+
+def test_the_command_asks_a_waiting_round_too_and_later_rounds_are_as_configured(
+    champion: tuple[Project, Champion],
+) -> None:
+    project, made = champion
+    one, two = made.task_ids[3], made.task_ids[20]
+
+    answers = [CliRunner().invoke(app, ["round", "p", *more]) for more in ([], ["--like", f"{one},{two}"], [])]
+
+    assert [answer.exit_code for answer in answers] == [0, 0, 0]
+    with transaction() as session:
+        [waiting] = session.scalars(sa.select(Round).where(Round.state == "waiting"))
+        places = session.scalars(sa.select(Item.id).where(Item.task_id.in_((one, two))).order_by(Item.id)).all()
+        assert Like.of(waiting.like) == Like(items=tuple(places))
+        waiting.state = "done"
+        assert request_round(session, project.id, "new_labels").like == {}
 
 
 def test_what_is_not_there_is_refused_when_it_is_asked_for(champion: tuple[Project, Champion]) -> None:
