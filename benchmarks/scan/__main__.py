@@ -17,7 +17,7 @@ from typing import Any
 
 from backend.settings import settings
 from benchmarks import record
-from benchmarks.scan import against, throughput
+from benchmarks.scan import against, mishaps, stored, sweeps, throughput
 from benchmarks.scan.stage import Stage
 
 Measure = Callable[[Stage, int], Iterator[dict[str, Any]]]
@@ -28,6 +28,13 @@ MEASURES: dict[str, Measure] = {
     "vs_alaas_job": against.alaas_job,
     "vs_loops_cold": against.loops,
     "vs_loops_job": against.loops,
+    "latency_sweep": sweeps.latency,
+    "batch_sweep": sweeps.minibatches,
+    "warm_scan_s": stored.warm,
+    "rescore_1m_s": stored.rescore,
+    "peak_memory": stored.memory,
+    "kill_resume": mishaps.killed,
+    "broken_items": mishaps.broken,
 }
 
 

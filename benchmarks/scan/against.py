@@ -84,7 +84,7 @@ def loops(stage: Stage, repeat: int) -> Iterator[dict[str, Any]]:
 def job(stage: Stage) -> dict[str, Any]:
     """Five rounds of ours on a cold pool: encode, then learn and choose five times. Labelling takes no time."""
     stage.upload(stage.items)
-    with stage.slow(DELAY_MS) as network, stage.ours(network.endpoint, log="job") as ours:
+    with stage.slow(DELAY_MS) as network, stage.ours(network.endpoint) as ours:
         project = ours.make(stage.items)
         scan = ours.scan(project, network)
         ours.ask("label", project=project, count=min(FIRST_LABELS, stage.items // 4))

@@ -18,7 +18,8 @@ from backend.database import Item, Project, reading, transaction
 from backend.learning.encoders import load
 from backend.pool.listing import list_pool
 from backend.pool.refresh import refresh
-from backend.rounds.encoding import encode_new, open_encoder, source_config
+from backend.rounds import encoding
+from backend.rounds.encoding import open_encoder, source_config
 from backend.rounds.queue import prepare_database
 from backend.scoring import pipeline
 from backend.scoring.repository import model_name
@@ -72,9 +73,9 @@ def warm(project: int, count: int = 8) -> dict[str, Any]:
 
 def scan(project: int, **limits: float) -> dict[str, Any]:
     """Encode what is new. `limits` are fields of ScanConfig that are not at their default."""
-    pipeline.ScanConfig = partial(_CONFIG, **limits)  # type: ignore[misc, assignment]
+    encoding.ScanConfig = partial(pipeline.ScanConfig, **limits)  # type: ignore[misc, assignment, attr-defined]
     started, cpu = time.perf_counter(), time.process_time()
-    report = encode_new(project, lambda _done, _total: None)
+    report = encoding.encode_new(project, lambda _done, _total: None)
     return {
         "seconds": time.perf_counter() - started,
         "cpu_s": time.process_time() - cpu,
@@ -96,9 +97,6 @@ def peak_bytes() -> int:
     """The most memory that this process ever held; ru_maxrss would begin with the parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-
-
-_CONFIG = pipeline.ScanConfig
 
 
 def main() -> None:

@@ -1,14 +1,16 @@
 """A TCP proxy that makes a store slow: every piece of a request arrives `delay` later, answers pass at once.
 
-    python -m benchmarks.scan.delay_proxy HOST:PORT DELAY_MS [--hold TEXT --hold-s SECONDS]
+    python -m benchmarks.scan.delay_proxy HOST:PORT DELAY_MS [--hold TEXT --hold-s SECONDS] [--count TEXT]
 
 Prints the port that it listens on. A keep-alive request so takes one delay more, as over a longer wire; opening a
 connection costs nothing more, which is in favour of clients that open one an image. A piece that holds TEXT (an
-object's name in its request line) is kept back for so many seconds: a stalled object.
+object's name in its request line) is kept back for so many seconds: a stalled object. On SIGUSR1 it prints how many
+pieces held the text to count.
 """
 
 import argparse
 import asyncio
+import signal
 from collections.abc import Callable
 
 
@@ -34,7 +36,8 @@ class _Pipe(asyncio.Protocol):
         self._due = max(self._loop.time() + delay_s, self._due + 1e-6)
         self._loop.call_at(self._due, self._send, data)
 
-    def connection_lost(self, _exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc  # asyncio gives it by name
         if self.other is not None and self.other.transport is not None:
             self._loop.call_at(max(self._due, self._loop.time()), self.other.transport.close)
 
@@ -67,13 +70,17 @@ class _Inbound(_Pipe):
         self.transport.resume_reading()
 
 
-async def serve(host: str, port: int, delay_s: float, hold: bytes, hold_s: float) -> None:
+async def serve(host: str, port: int, delay_s: float, hold: bytes, hold_s: float, counted: bytes) -> None:
     """Listen on a free port of loopback, print it, and go on for ever."""
+    count = 0
 
     def delay_of(data: bytes) -> float:
+        nonlocal count
+        count += bool(counted) and counted in data
         return delay_s + (hold_s if hold and hold in data else 0.0)
 
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, lambda: print(count, flush=True))
     server = await loop.create_server(lambda: _Inbound(delay_of, host, port), "127.0.0.1", 0, backlog=512)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
@@ -85,9 +92,11 @@ def main() -> None:
     parser.add_argument("delay_ms", type=float)
     parser.add_argument("--hold", default="")
     parser.add_argument("--hold-s", type=float, default=30.0)
+    parser.add_argument("--count", default="")
     options = parser.parse_args()
     host, _, port = options.upstream.rpartition(":")
-    asyncio.run(serve(host, int(port), options.delay_ms / 1000, options.hold.encode(), options.hold_s))
+    texts = options.hold.encode(), options.hold_s, options.count.encode()
+    asyncio.run(serve(host, int(port), options.delay_ms / 1000, *texts))
 
 
 if __name__ == "__main__":

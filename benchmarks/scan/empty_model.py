@@ -25,9 +25,9 @@ class _Average(torch.nn.Module):
 
 def empty_scan(stage: Stage, items: int) -> tuple[Scanned, float]:
     """A cold scan with it, and the CPU seconds an item that the model's processes took beyond the model alone."""
-    _put(stage)
+    put(stage)
     stage.upload(items)
-    with stage.slow(DELAY_MS) as network, stage.ours(network.endpoint, log="empty") as ours:
+    with stage.slow(DELAY_MS) as network, stage.ours(network.endpoint) as ours:
         scan = ours.scan(ours.make(items, seed=SEED), network)
         _, model_s = Bound(stage, ours.warmed["model"], ours.warmed["precision"]).measure(3.0)
     print(
@@ -36,7 +36,7 @@ def empty_scan(stage: Stage, items: int) -> tuple[Scanned, float]:
     return scan, max(0.0, scan.cpu_s["model"] / items - model_s)
 
 
-def _put(stage: Stage) -> None:
+def put(stage: Stage) -> None:
     """Where the exported ResNet-18 of `SEED` would be found."""
     spec = export("resnet18", stage.weights(SEED), stage.home / "encoders")
     example = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)

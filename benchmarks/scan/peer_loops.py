@@ -41,7 +41,7 @@ class Images:
 class Classifier:
     """ResNet-18 of a fixed seed at 224 px in torch; what modAL's and the others' documentation wraps."""
 
-    classes_ = list(range(CLASSES))
+    classes_ = tuple(range(CLASSES))
 
     def __init__(self, batch_size: int) -> None:
         import torch

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from tests.services import seaweed
 
 BUCKET, CLOSED = "cifar", "closed"
 MINIBATCH, STREAMS = 32, 2  # ScanConfig's and the model repository's defaults
-READER = {
+READER: dict[str, Any] = {
     "name": "reader",
     "credentials": [{"accessKey": "reader", "secretKey": "reads-one-bucket"}],
     "actions": [f"Read:{BUCKET}", f"List:{BUCKET}"],
@@ -37,7 +38,7 @@ ANONYMOUS = {"name": "anonymous", "actions": [f"Read:{BUCKET}"]}
 
 @dataclass(frozen=True)
 class Scanned:
-    """One scan: items encoded, seconds, and CPU seconds of client, triton (the server), model (its processes), store."""
+    """One scan: items encoded, seconds, and CPU seconds of `client`, `triton`, `model` (its processes) and `store`."""
 
     items: int
     seconds: float
@@ -148,31 +149,35 @@ class Stage:
 
     @contextmanager
     def slow(self, delay_ms: float, hold: str = "", hold_s: float = 30.0) -> Iterator["Network"]:
-        """The store behind a proxy of its own."""
+        """The store behind a proxy of its own; requests that name `hold` are kept back for so long."""
         address = self.store.endpoint.removeprefix("http://")
         command = [sys.executable, "-m", "benchmarks.scan.delay_proxy", address, str(delay_ms)]
+        command += ["--count", f"GET /{BUCKET}/"]
         command += ["--hold", hold, "--hold-s", str(hold_s)] if hold else []
         proxy = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=die_with_parent())
         try:
             assert proxy.stdout is not None
-            yield Network(f"http://127.0.0.1:{int(proxy.stdout.readline())}", proxy.pid)
+            yield Network(f"http://127.0.0.1:{int(proxy.stdout.readline())}", proxy)
         finally:
             proxy.kill()
             proxy.wait()
 
     @contextmanager
-    def ours(self, endpoint: str = "", *, is_cold: bool = True, log: str = "ours") -> Iterator["Ours"]:
-        """A worker's process; cold: without a vector. `endpoint` is where it finds S3."""
+    def ours(self, endpoint: str = "", *, is_cold: bool = True, as_reader: bool = False) -> Iterator["Ours"]:
+        """A worker's process; cold: without a vector. `endpoint` is where it finds S3, as a user who may only read."""
         if is_cold:
             shutil.rmtree(self.home / "vectors", ignore_errors=True)
         environment = os.environ | {
             "NEXTBATCH_HOME": str(self.home),
-            "NEXTBATCH_DATA_ROOT": str(self.data.root),
+            "NEXTBATCH_DATA_ROOT": str(self.folder),
             "TRITON_URL": self.triton.url,
             **(self.store.environment if endpoint else {}),
         }
+        if as_reader:
+            (keys,) = READER["credentials"]
+            environment |= {"AWS_ACCESS_KEY_ID": keys["accessKey"], "AWS_SECRET_ACCESS_KEY": keys["secretKey"]}
         command = [sys.executable, "-m", "benchmarks.scan.client"]
-        with Companion(command, self.folder / f"{log}.log", environment, nice=10) as client:
+        with Companion(command, self.folder / "ours.log", environment, nice=10) as client:
             client.answer()
             yield Ours(self, client, endpoint)
 
@@ -186,7 +191,13 @@ class Network:
     """The way to the store: the proxy's address and its process."""
 
     endpoint: str
-    pid: int
+    proxy: "subprocess.Popen[str]"
+
+    def reads(self) -> int:
+        """How many requests for an object of the bucket have passed."""
+        self.proxy.send_signal(signal.SIGUSR1)
+        assert self.proxy.stdout is not None
+        return int(self.proxy.stdout.readline())
 
 
 class Ours:
@@ -228,7 +239,7 @@ class Ours:
         server = self.stage.triton.pid
         assert server is not None
         stubs = below(server)[1:]
-        store = [network.pid, self.stage.store_pid] if network else []
+        store = [network.proxy.pid, self.stage.store_pid] if network else []
         client = self.companion.process.pid
         with Meter(client=[client], triton=[server], model=stubs, store=store) as meter:
             answer = self.ask("scan", project=project, **limits)

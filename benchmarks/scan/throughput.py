@@ -1,5 +1,6 @@
 """How near a cold scan is to the model alone, and what it costs beside the model."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -71,7 +72,7 @@ def cold_vs_bound(stage: Stage, repeat: int) -> Iterator[dict[str, Any]]:
         scans.append(cold_scan(stage, stage.items))
         bounds.append(bound.measure(seconds))
         print(f"  the model alone: {bounds[-1][0]:.1f}/s, {1000 * bounds[-1][1]:.2f} CPU-ms an image", flush=True)
-    around = [(before[0] + after[0]) / 2 for before, after in zip(bounds, bounds[1:], strict=False)]
+    around = [(before[0] + after[0]) / 2 for before, after in itertools.pairwise(bounds)]
     yield row(
         "cold_vs_bound",
         "cold scan over the model alone, the CPU of S3 and proxy given back",
