@@ -259,6 +259,16 @@ def test_a_choice_that_is_gone_is_left_to_a_person(live: Live) -> None:
     assert f"nextbatch seed configs/{live.name}.yaml" in faults(found)["project"].mend
 
 
+def test_several_annotations_of_every_task_are_told_and_left_to_a_person(live: Live) -> None:
+    live.studio.patch(live.path, {"maximum_annotations": 2})
+
+    found = looked(live, fix=True)
+
+    live.studio.patch(live.path, {"maximum_annotations": 1})
+    assert named(found) == ["annotations per task"]
+    assert "active_lab" in faults(found)["annotations per task"].mend
+
+
 def test_a_stopped_web_process_is_the_only_fault(live: Live) -> None:
     live.stop()
     try:

@@ -43,6 +43,7 @@ OF_A_PROJECT: tuple[Check[ProjectSite], ...] = (
     Check("automatic webhooks", connection.automatic_webhooks, ("Label Studio", "project", "webhook")),
     Check("model version", order.model_version, ("Label Studio", "project")),
     Check("sampling", order.sampling, ("Label Studio", "project")),
+    Check("annotations per task", order.annotations_per_task, ("Label Studio", "project")),
     Check("source", pool.source),
     Check("items", pool.items),
     Check("rounds", pool.rounds),

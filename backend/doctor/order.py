@@ -58,3 +58,14 @@ def sampling(here: ProjectSite) -> Iterator[Finding]:
         what = f"sampling is {have!r}, and {here.project.settings.publish!r} needs {wanted!r}"
         why = "People do not get the tasks in the batch's order."
         yield fault(what, why, repair=lambda: here.site.studio.patch(here.path, {"sampling": wanted}))
+
+
+def annotations_per_task(here: ProjectSite) -> Iterator[Finding]:
+    """One. With more, Label Studio leaves any order for tasks that somebody has labelled."""
+    wanted = int(here.page()["maximum_annotations"] or 1)
+    if wanted == 1:
+        yield ok("1")
+        return
+    why = "Tasks that somebody has labelled come first, at random, before the batch's order."
+    mend = "Set Annotations per task to 1 in its settings. For second labels take the strategy active_lab."
+    yield fault(f"the project asks for {wanted} annotations of every task", why, mend)
