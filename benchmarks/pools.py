@@ -2,8 +2,10 @@
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance
@@ -11,29 +13,33 @@ from PIL import Image, ImageEnhance
 from backend.backtest.bench import Bench
 from backend.backtest.source import open_bench
 from backend.pool.folders import Dataset, made_once, read_folder
+from backend.rounds.encoding import embeddings_of
+from backend.rounds.items import encoder_for
 from backend.settings import EncoderSection
 
 TAIL = 100
 ORIGINALS, COPIES = 10_000, 5
+_SOURCE = "source.json"
 
 Say = Callable[[str], None]
 
 
 def whole(data: Path, folder: Path, say: Say) -> Bench:
-    """All of the class folders or the archive at `data`; encoded and graphed once, while `data` stays as it is."""
-    facts = {"data": str(data.absolute()), "changed_ns": data.stat().st_mtime_ns}
-    source = folder / "source.json"
-    if source.exists() and json.loads(source.read_text()) == facts:
+    """All of the class folders at `data`; encoded and graphed once, while they and the encoder stay as they are."""
+    section = encoder_for(read_folder(data).kind, EncoderSection())
+    facts = {"data": str(data.absolute()), "encoder": embeddings_of(section).digest}
+    if _is_of(folder, facts):
         return Bench(folder / "bench")
-    bench = open_bench(str(data), folder, EncoderSection(), say)
-    source.write_text(json.dumps(facts))
+    bench = open_bench(str(data), folder, section, say)
+    _claim(folder, facts)
     return bench
 
 
 def long_tail(bench: Bench, folder: Path) -> Bench:
     """Class sizes that fall by a constant factor to a hundredth; the same rows each time. The test set stays."""
-    if (folder / "graph.safetensors").exists():
-        return Bench(folder)
+    facts = {"of": json.loads((bench.folder.parent / _SOURCE).read_text())}
+    if _is_of(folder, facts):
+        return Bench(folder / "bench")
     random = np.random.default_rng(0)
     classes = random.permutation(len(bench.classes))
     largest = np.bincount(bench.labels).max()
@@ -44,7 +50,10 @@ def long_tail(bench: Bench, folder: Path) -> Bench:
         kept.append(random.permutation(rows)[:count])
     rows = np.sort(np.concatenate(kept))
     pool = (bench.pool[rows], bench.labels[rows])
-    return Bench.write(folder, bench.classes, pool, (bench.test, bench.test_labels), bench.moments[rows])
+    tests = (bench.test, bench.test_labels)
+    tail = Bench.write(folder / "bench", bench.classes, pool, tests, bench.moments[rows])
+    _claim(folder, facts)
+    return tail
 
 
 def near_duplicates(name: str, data: Path, folder: Path, cache: Path, say: Say) -> Bench:
@@ -63,6 +72,18 @@ def near_duplicates(name: str, data: Path, folder: Path, cache: Path, say: Say) 
             (where / "test").symlink_to(dataset.test.paths[0].parent.parent)
 
     return whole(made_once(cache / f"near-duplicates-{name}", make), folder, say)
+
+
+def _is_of(folder: Path, facts: dict[str, Any]) -> bool:
+    source = folder / _SOURCE
+    return source.exists() and json.loads(source.read_text()) == facts
+
+
+def _claim(folder: Path, facts: dict[str, Any]) -> None:
+    """The bench in `folder` is whole; runs of another one that lay there are not."""
+    for runs in folder.glob("runs-*"):
+        shutil.rmtree(runs)
+    (folder / _SOURCE).write_text(json.dumps(facts))
 
 
 def _write_copies(dataset: Dataset, number: int, root: Path) -> None:
