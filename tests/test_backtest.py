@@ -17,9 +17,10 @@ from backend.backtest import manual
 from backend.backtest.analysis import area, interval, judge, labels_to, recommend
 from backend.backtest.bench import Bench
 from backend.backtest.campaign import Campaign, accuracies, run, schedule
+from backend.backtest.comparison import Question, compare
 from backend.backtest.halving import foretold, halve
 from backend.backtest.replay import Arm, replay
-from backend.errors import BacktestMismatch, BenchUnusable
+from backend.errors import BacktestMismatch, BenchUnusable, UnknownSource
 from backend.processes import wait_until
 from strategies.agent import Agent
 from tests.services.images import CACHE
@@ -131,6 +132,17 @@ def test_a_way_by_hand_is_an_arm_like_any_other(bench: Bench) -> None:
 
     assert curve.chosen == ("by_time",) * 3
     assert curve.accuracy[-1] > 0.6
+
+
+def test_where_plausible_heads_come_from_is_part_of_an_arm(bench: Bench, tmp_path: Path) -> None:
+    arms = [Arm("bald", head="logistic", samples=source) for source in ("bootstrap", "dropout", "laplace")]
+
+    curves = [replay(bench, arm, seed=2, schedule=STEPS) for arm in arms]
+
+    assert len({curve.accuracy for curve in curves}) == 3
+    assert min(curve.accuracy[-1] for curve in curves) > 0.6
+    with pytest.raises(UnknownSource, match="bootstrap, dropout, laplace, and not from 'tea'"):
+        compare("nowhere", Question(("bald:tea",)), tmp_path, 1, print, lambda *_: None)
 
 
 def test_a_backtest_that_was_killed_goes_on_and_ends_the_same(bench: Bench, tmp_path: Path) -> None:
