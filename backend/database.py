@@ -295,7 +295,7 @@ class Worker(Table):
 def open_engine(url: str, busy_timeout_ms: int = 5_000) -> sa.Engine:
     """An engine for `url`. On SQLite: WAL, and transactions begin IMMEDIATE, so that none dies of an upgrade."""
     if not url.startswith("sqlite"):
-        return sa.create_engine(url, pool_pre_ping=True, pool_size=10)
+        return _open_postgres(url)
     engine = sa.create_engine(url, connect_args={"timeout": busy_timeout_ms / 1000})
 
     @sa.event.listens_for(engine, "connect")
@@ -309,6 +309,22 @@ def open_engine(url: str, busy_timeout_ms: int = 5_000) -> sa.Engine:
     def _begin(connection: sa.Connection) -> None:
         is_reader = connection.get_execution_options().get("readonly", False)
         connection.exec_driver_sql("BEGIN" if is_reader else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _open_postgres(url: str) -> sa.Engine:
+    """Each side notices within some ten seconds that the other's machine is gone. The system's two hours would leave a
+    cut-off worker's locks on the rows that its successor has to change."""
+    patience = {"keepalives_idle": 4, "keepalives_interval": 2, "keepalives_count": 2, "tcp_user_timeout": 10_000}
+    engine = sa.create_engine(url, pool_pre_ping=True, pool_size=10, connect_args=patience)
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: object) -> None:
+        connection.autocommit = True
+        for name in ("idle", "interval", "count"):
+            connection.execute(f"SET tcp_keepalives_{name} = {patience[f'keepalives_{name}']}")
+        connection.autocommit = False
 
     return engine
 

@@ -19,6 +19,10 @@ from backend.database import Annotation, Item, now
 T = TypeVar("T")
 CHUNK = 500  # rows a statement: SQLite allows 32,766 variables, and a short transaction lets the web process in
 _NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
+_MARK_ENCODED = sa.text(
+    "UPDATE items SET content_hash = given.hash, state = 'encoded', failure = NULL "
+    "FROM unnest(CAST(:ids AS bigint[]), CAST(:hashes AS text[])) AS given (id, hash) WHERE items.id = given.id"
+)
 INSERT_CHUNK = 5_000  # rows a transaction where they are many: 40 ms on SQLite
 
 
@@ -131,6 +135,9 @@ def insert_items(session: Session, project_id: int, items: Mapping[str, NewItem]
 
 def mark_encoded(session: Session, hashes: Mapping[int, str]) -> None:
     """Record the content hash of items that are in the embedding store: item id to sha256."""
+    if session.get_bind().dialect.name == "postgresql":  # one statement: a tenth of the time of one for each item
+        session.execute(_MARK_ENCODED, {"ids": list(hashes), "hashes": list(hashes.values())})
+        return
     session.execute(
         sa.update(Item),
         [{"id": id_, "content_hash": hash_, "state": "encoded", "failure": None} for id_, hash_ in hashes.items()],

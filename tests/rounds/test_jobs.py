@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +40,7 @@ from backend.scoring.vectors import VectorStore
 from backend.settings import settings
 from backend.studio.labels import image_config
 from tests.conftest import forget_process_state
-from tests.services import postgres
+from tests.services import machines, postgres
 from tests.services.images import files
 
 ITEMS, JOB_ITEMS = 240, 12
@@ -72,6 +74,18 @@ class Pool:
         with reading() as session:
             mine = (Job.worker == self.name_of(process), Job.state == "running")
             return list(session.scalars(sa.select(Job).where(*mine)))
+
+    def start_on(self, machine: machines.Machine, home: Path, environment: dict[str, str]) -> None:
+        home.mkdir(exist_ok=True)
+        if not (home / "encoders").exists():
+            (home / "encoders").symlink_to(settings().home / "encoders")
+        command = [sys.executable, "-m", "backend.cli", "worker"]
+        self.workers.append(machine.start(command, environment, self.folder / "workers.log"))
+
+    def held_on(self, host: str) -> list[int]:
+        with reading() as session:
+            names = sa.select(Worker.executor_id).where(Worker.host == host)
+            return list(session.scalars(sa.select(Job.id).where(Job.worker.in_(names), Job.state == "running")))
 
     def name_of(self, process: "subprocess.Popen[bytes]") -> str | None:
         with reading() as session:
@@ -194,6 +208,52 @@ def test_three_workers_share_a_scan_and_a_killed_one_costs_at_most_what_it_held(
     expected = LocalEncoder(exact).encode(pixels).astype(np.float64)
     cosines = (stored * expected).sum(1) / np.linalg.norm(stored, axis=1) / np.linalg.norm(expected, axis=1)
     assert cosines.min() > 0.9999
+
+
+def test_a_machine_that_is_cut_off_is_replaced_and_a_dead_triton_left_out(
+    pool: Pool, home: Path, tmp_path: Path, database: str, triton: EmbeddedTriton, second_triton: EmbeddedTriton,
+    exact: EncoderSpec,
+) -> None:  # fmt: skip
+    if reason := machines.why_not():
+        pytest.skip(reason)
+    port_of = lambda url: int(re.search(r":(\d+)", url.rpartition("@")[2])[1])  # noqa: E731
+    roles = ("encode", "encode", "all")
+    with ExitStack() as stack:
+        network = stack.enter_context(machines.running(3))
+        ports = [
+            stack.enter_context(machines.forwarding(network.address, port_of(url)))
+            for url in (database, triton.url, second_triton.url)
+        ]
+        reached = [f"{network.address}:{port}" for port in ports]
+        there = os.environ | {
+            "NEXTBATCH_DATABASE_URL": database.replace(f"127.0.0.1:{port_of(database)}", reached[0]),
+            "TRITON_URL": ",".join(reached[1:]),
+        }
+        for machine, role in zip(network.machines, roles, strict=True):
+            folder = home if role == "all" else tmp_path / machine.name
+            pool.start_on(machine, folder, there | {"NEXTBATCH_HOME": str(folder), "NEXTBATCH_ROLE": role})
+        assert wait_until(lambda: len(pool.beating()) == 3, 180), pool.log()
+        outcome: list[dict[str, int]] = []
+        gathering = threading.Thread(target=lambda: outcome.append(jobs.encode(pool.project_id, lambda *_: None)))
+        gathering.start()
+        lost = network.machines[0]
+
+        held: list[int] = []
+        assert wait_until(lambda: bool(held.extend(pool.held_on(lost.name)) or held), 60, poll_s=0.01), pool.log()
+        lost.unplug()
+        unplugged_at = time.monotonic()
+        assert second_triton.pid is not None
+        os.kill(second_triton.pid, signal.SIGKILL)
+        held = pool.held_on(lost.name)
+        assert wait_until(lambda: not set(pool.held_on(lost.name)) & set(held), 60), pool.log()
+        took_s = time.monotonic() - unplugged_at
+        gathering.join(120)
+
+    assert outcome == [{"encoded": ITEMS, "failed": 0}], pool.log()
+    assert took_s < 15
+    with reading() as session:
+        hosts = set(session.scalars(sa.select(Worker.host)))
+    assert hosts == {machine.name for machine in network.machines}
 
 
 @pytest.fixture

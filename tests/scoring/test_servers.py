@@ -27,16 +27,6 @@ from backend.scoring.serving import EmbeddedTriton
 from backend.scoring.triton import TritonEncoder
 from backend.scoring.vectors import VectorStore
 from tests.services.images import files
-from tests.services.triton import put
-
-
-@pytest.fixture(scope="module")
-def second_triton(tmp_path_factory: pytest.TempPathFactory, exact: EncoderSpec) -> Iterator[EmbeddedTriton]:
-    server = EmbeddedTriton(tmp_path_factory.mktemp("second"))
-    put(server, exact)
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -57,6 +57,23 @@ def triton(shared_triton: serving.EmbeddedTriton) -> serving.EmbeddedTriton:
     return shared_triton
 
 
+@pytest.fixture(scope="session")
+def other_triton(tmp_path_factory: pytest.TempPathFactory, exact: EncoderSpec) -> Iterator[serving.EmbeddedTriton]:
+    server = serving.EmbeddedTriton(tmp_path_factory.mktemp("second"))
+    put(server, exact)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def second_triton(other_triton: serving.EmbeddedTriton) -> serving.EmbeddedTriton:
+    """Another one with the same encoder; it runs, whatever the test before did to it."""
+    if not other_triton.is_alive():
+        other_triton.restart()
+    return other_triton
+
+
 def put(server: serving.EmbeddedTriton, spec: EncoderSpec) -> str:
     return repository.write_model(
         server.repository, spec.name, spec.path, spec.digest, spec.dims, spec.precision, spec.kind
