@@ -25,7 +25,7 @@ from backend.learning.candidates import (
 from backend.learning.folds import assign_folds
 from backend.learning.heads import Head
 
-PROPAGATION_LABELS = 1_000  # above, it gained nothing and the graph costs seconds
+PROPAGATION_LABELS = 2_000  # above, it gained nothing and the graph costs seconds
 _PROPAGATION_CLASSES = 200
 
 
@@ -72,7 +72,7 @@ def fit(
 ) -> FitReport:
     """Fit a head to embeddings (l, d) float16/32 with class indices ``labels`` (l,) into ``classes``.
 
-    While there are at most 1,000 labels they are also spread over the neighbour graph of ``pool``, which is given
+    While there are at most 2,000 labels they are also spread over the neighbour graph of ``pool``, which is given
     without the holdout, and cross-validation on the labels decides which head is kept. ``balanced`` weighs all
     classes alike. The same arguments give the same bits on one machine with one number of threads.
     Raises NothingToLearnFrom without labels, UnusableTrainingData for arrays that do not fit together.
