@@ -22,6 +22,10 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	OMP_NUM_THREADS=1 NEXTBATCH_WORKER_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
+# Workers in network namespaces of their own; wants root.
+test-machines: $(VENV)/.test
+	NEXTBATCH_MACHINES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/rounds/test_jobs.py -k cut_off
+
 check: $(VENV)/.check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -46,6 +50,9 @@ $(VENV)/.test: $(VENV)/.demo
 $(VENV)/.check: $(VENV)/.test
 	$(UV) --editable '.[check]'
 	@touch $@
+
+bench-scale: $(VENV)/.test
+	$(BIN)/python -m benchmarks.scale
 
 bench-heads: $(VENV)/.test
 	$(BIN)/python -m benchmarks.heads

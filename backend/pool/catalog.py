@@ -135,7 +135,7 @@ def insert_items(session: Session, project_id: int, items: Mapping[str, NewItem]
 
 def mark_encoded(session: Session, hashes: Mapping[int, str]) -> None:
     """Record the content hash of items that are in the embedding store: item id to sha256."""
-    if session.get_bind().dialect.name == "postgresql":  # one statement: a tenth of the time of one for each item
+    if session.get_bind().dialect.name == "postgresql":  # one statement: half the time, a fifth of ours
         session.execute(_MARK_ENCODED, {"ids": list(hashes), "hashes": list(hashes.values())})
         return
     session.execute(

@@ -49,6 +49,8 @@ def run(*words: str) -> None:
 
 def why_not() -> str:
     """Why there can be no machines here; empty where there can."""
+    if not os.environ.get("NEXTBATCH_MACHINES"):
+        return "three workers that start cost a minute of CPU: make test-machines"
     if os.geteuid() != 0 or not shutil.which("ip") or not shutil.which("unshare"):
         return "network namespaces need root, ip and unshare"
     probe = f"nbprobe{os.getpid()}"
