@@ -14,7 +14,7 @@ DATA ?=
 # An index may serve a CPU build of torch only under an exact version; without this, pip takes gigabytes of CUDA.
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 
-.PHONY: demo test test-machines check bench-scale bench-heads bench-webhook bench-selection evidence evidence-quick clean
+.PHONY: demo test test-machines check bench-scale bench-heads bench-webhook bench-selection evidence evidence-quick reproduce-alaas clean
 
 demo: $(VENV)/.demo
 	$(BIN)/nextbatch demo $(if $(DATA),--data "$(DATA)") --publish $(PUBLISH) $(if $(filter 0,$(STAY)),--no-stay,--stay)
@@ -67,7 +67,10 @@ evidence: $(VENV)/.test
 	$(BIN)/python -m benchmarks.evidence
 
 evidence-quick: $(VENV)/.test
-	$(BIN)/python -m benchmarks.evidence --seeds 4 --labels 1000
+	$(BIN)/python -m benchmarks.evidence --quick
+
+reproduce-alaas: $(VENV)/.test
+	$(BIN)/python -m benchmarks.alaas_paper
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -42,15 +42,17 @@ def throughput(path: Path, curves: Looks, budget: int, scanned: int, images_s: f
     spread = [[mean - min(each) for mean, each in zip(means, accuracy, strict=True)],
               [max(each) - mean for mean, each in zip(means, accuracy, strict=True)]]  # fmt: skip
     left.bar(place, means, yerr=spread, color=["grey" if name == "random" else "C0" for name in names], capsize=3)
-    left.set_ylim(min(means) - 1.5, max(means) + 0.7)
+    values = [value for each in accuracy for value in each]
+    left.set_ylim(min(values) - 0.5, max(values) + 0.3)
     left.set_ylabel(f"top-1 accuracy with {budget:,} more labels, %")
     seconds = np.array([np.mean([look["predict_s"] + look["select_s"] for look in each]) for each in looks])
     width = 0.4
     right.bar(place - width / 2, scanned / (scanned / images_s + seconds), width, label="files to picks", color="C1")
     right.bar(place + width / 2, scanned / seconds, width, label="stored embeddings to picks", color="C2")
     right.set_yscale("log")
+    right.set_ylim(bottom=images_s / 10)
     right.set_ylabel("images a second")
-    right.legend(frameon=False, loc="upper right")
+    figure.legend(*right.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     for axes in (left, right):
         axes.set_xticks(place, names, rotation=30)
         axes.spines[["top", "right"]].set_visible(False)

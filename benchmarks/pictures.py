@@ -43,7 +43,8 @@ def grid(path: Path, pools: Pools, baseline: str, columns: int = 3) -> None:
         place.spines[["top", "right"]].set_visible(False)
     handles, names = max((place.get_legend_handles_labels() for place in places.flat), key=lambda found: len(found[1]))
     figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), frameon=False, fontsize=9)
-    figure.supxlabel("labels spent", fontsize=10)
+    for place in places.flat[max(0, len(pools) - columns) : len(pools)]:
+        place.set_xlabel("labels spent")
     figure.supylabel("test accuracy: mean, and the middle 80 % of the seeds", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
