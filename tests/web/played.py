@@ -72,10 +72,11 @@ def play(root: Path, hostile: bool = True) -> Played:
         session.flush()
         picked = items[:BATCH]
         labelled = items[300 : 300 + VERSIONS * 60]
-        for item in labelled + picked[:4]:
-            session.add(_annotation(project, item))
+        session.add_all(_annotation(project, item) for item in labelled)
         for number in range(1, VERSIONS + 1):
             _round(session, project, number, picked, items, hostile)
+        session.flush()
+        session.add_all(_annotation(project, item) for item in picked[:4])
         _trouble(session, project, items, hostile)
     failed = sum(item.state == "failed" for item in items)
     return Played(project.name, project.id, [item.id for item in picked], len(labelled) + 4, len(items), failed)

@@ -103,12 +103,16 @@ def labels_of(session: Session, item_ids: list[int]) -> dict[int, str]:
 
 def _lines(session: Session, rows: Sequence[Batch]) -> list[BatchLine]:
     is_labelled = sa.exists().where(
-        Annotation.item_id == Pick.item_id, Annotation.deleted_at.is_(None), Annotation.label.is_not(None)
+        Annotation.item_id == Pick.item_id,
+        Annotation.deleted_at.is_(None),
+        Annotation.label.is_not(None),
+        Annotation.created_at >= Batch.created_at,  # of a second opinion the first label is older
     )
     sizes = {
         batch_id: (size, labelled)
         for batch_id, size, labelled in session.execute(
             sa.select(Pick.batch_id, sa.func.count(), sa.func.sum(sa.case((is_labelled, 1), else_=0)))
+            .join(Batch, Batch.id == Pick.batch_id)
             .where(Pick.batch_id.in_([row.id for row in rows]))
             .group_by(Pick.batch_id)
         )
