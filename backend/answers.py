@@ -128,7 +128,7 @@ def read_task(place: int, task: object, data_key: str | None, is_inline: bool = 
     except UnicodeEncodeError:  # half a surrogate pair: JSON may hold it, no URI does
         return None
     id_, key = task.get("id"), data.get("nextbatch_key")
-    is_id = isinstance(id_, int) and not isinstance(id_, bool) and 0 < id_ < 2**63
+    is_id = isinstance(id_, int) and not isinstance(id_, bool) and 0 < id_ < 2**31  # INTEGER on Postgres
     return Open(
         place, id_ if is_id else None, uri, key if isinstance(key, str) and _KEY.fullmatch(key) else own_key, data
     )
