@@ -39,8 +39,8 @@ def _config(name: str, model: Model, device: Device, instances: int) -> Any:
     inputs, outputs = (list(_tensors(part)) for part in _graph(model.path))
     for tensor, kind, dims in inputs:
         config.input.add(name=tensor, data_type=f"TYPE_{kind}", dims=dims)
-    for tensor, kind, dims in outputs:
-        config.output.add(name=tensor, data_type=f"TYPE_{kind}", dims=dims)
+    for tensor, kind, _ in outputs:  # the graph may leave the size open
+        config.output.add(name=tensor, data_type=f"TYPE_{kind}", dims=[model.dims])
     config.dynamic_batching.max_queue_delay_microseconds = QUEUE_DELAY_US
     if device == "cpu":
         config.instance_group.add(kind=ModelInstanceGroup.KIND_CPU, count=instances)

@@ -13,6 +13,7 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInsta
 
 from backend.errors import PrecisionNotStock
 from backend.learning.encoders import EncoderSpec
+from backend.pool.texts import Tokenizer
 from backend.scoring.encoder import Encoder
 from backend.scoring.local import LocalEncoder
 from backend.scoring.repository import MAX_BATCH, write_model
@@ -73,6 +74,25 @@ def test_it_is_the_same_file_and_onnx_runtime_gives_the_embedded_engines_embeddi
     assert path.read_bytes() == exact.path.read_bytes()
     assert lowest_cosine(small_rows, embedded.encode(images)) >= 0.9999
     assert lowest_cosine(large_rows, embedded.encode(large)) >= 0.9999
+
+
+def test_a_text_encoder_is_served_by_its_tokens(tmp_path: Path, minilm: EncoderSpec) -> None:
+    name = write_stock_model(tmp_path, minilm, "cpu", instances=1)
+    tokenizer = Tokenizer(minilm.tokenizer, minilm.side)
+    texts = [tokenizer(text.encode()) for text in ("a bird in the hand", "two in the bush, and a much longer sentence")]
+    tokens = np.zeros((len(texts), max(map(len, texts))), np.int32)
+    for place, text in enumerate(texts):
+        tokens[place, : len(text)] = text
+    session = onnxruntime.InferenceSession(tmp_path / name / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+
+    (rows,) = session.run(["embeddings"], {"tokens": tokens})
+
+    config = parsed(tmp_path / name)
+    assert [(one.name, one.data_type, list(one.dims)) for one in config.input] == [
+        ("tokens", DataType.TYPE_INT32, [-1])
+    ]
+    assert [list(one.inputs["tokens"].dims) for one in config.model_warmup] == [[minilm.side]] * 2
+    assert lowest_cosine(rows, LocalEncoder(minilm).encode(tokens)) >= 0.9999
 
 
 def test_another_precision_is_refused_because_its_vectors_would_be_others(tmp_path: Path, exact: EncoderSpec) -> None:
