@@ -13,7 +13,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -148,7 +148,8 @@ class Sources:
             case "ftp":
                 return await self._ftp.get(uri)
             case "s3":
-                return await self._buckets.get(f"s3://{rest}", etag)
+                get = self._buckets.read if self._cache is None else partial(self._buckets.get, etag=etag)
+                return await get(f"s3://{rest}")
             case "file":
                 return await self._local(_path_of_file_uri(uri))
             case "":

@@ -3,8 +3,8 @@
     NEXTBATCH_DATA=ARCHIVE python -m benchmarks.scan [--only ID,ID] [--items N] [--repeat K] [--again] [--trial]
 
 Each row is written to benchmarks/results/scan.json as soon as it is measured; a run that was stopped goes on with the
-rows that are not there. --again measures them anew; --trial writes below the cache folder: figures from a busy
-machine, or from few items, are no results. docs/benchmarks.md says how each row is measured.
+rows that are not there, and docs/benchmarks.md gets its table and picture. --again measures them anew; --trial writes
+below the cache folder: figures from a busy machine, or from few items, are no results.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from typing import Any
 from backend.settings import settings
 from benchmarks import record
 from benchmarks.scan import against, mishaps, stored, sweeps, throughput
+from benchmarks.scan.drawing import document
 from benchmarks.scan.stage import Stage
 
 Measure = Callable[[Stage, int], Iterator[dict[str, Any]]]
@@ -66,8 +67,10 @@ def main() -> None:
                 measured["data"] = stage.data.origin
                 done[measured["id"]] = measured
                 fresh.add(measured["id"])
-                record.write("scan", [*done.values()])
+                record.write("scan", [done[id_] for id_ in MEASURES if id_ in done])
                 print(record.show(measured), flush=True)
+    if fresh and not options.trial:
+        document(json.loads((record.RESULTS / "scan.json").read_text()))
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

@@ -90,7 +90,7 @@ def broken(stage: Stage, repeat: int) -> Iterator[dict[str, Any]]:
             print(f"    {kind}: {told['count']} such as {told['example']!r}", flush=True)
         assert {kind: told["count"] for kind, told in reasons.items()} == dict.fromkeys(_KINDS, groups), reasons
     yield row(
-        "broken_items", "how far the rest's rate falls where 4 of 50 objects cannot be read", runs, "share", target=0.10,
+        "broken_items", "how far the rest's rate falls where 4 of 50 objects are bad", runs, "share", target=0.10,
         undisturbed_per_s=[round(rate, 2) for rate in lone], reasons=reasons, items=groups * OF,
     )  # fmt: skip
 

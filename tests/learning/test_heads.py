@@ -68,6 +68,17 @@ def test_the_chunk_size_does_not_change_the_answer(rows: int, monkeypatch: pytes
     np.testing.assert_allclose(chunked, whole, atol=1e-6)
 
 
+def test_a_whole_pool_is_predicted_as_its_parts_are() -> None:
+    head, x = a_head(), np.random.default_rng(3).normal(size=(9_001, 12)).astype(np.float16)
+    x[4_000, 1] = np.nan
+
+    found = head.predict(x)
+
+    parts = np.concatenate([head.predict(x[start : start + 500]) for start in range(0, len(x), 500)])
+    np.testing.assert_allclose(found, parts, atol=1e-6)
+    assert np.isnan(found[4_000]).all()
+
+
 def test_a_broken_row_is_nan_and_leaves_the_others_alone() -> None:
     head, x = a_head(), np.random.default_rng(3).normal(size=(5, 12)).astype(np.float16)
     clean = head.predict(x)

@@ -35,7 +35,15 @@ def test_an_object_is_read_by_its_key_as_it_stands(config: SourceConfig, key: st
     blob = fetch(config, f"s3://pictures/{key}")
 
     assert blob.data == key.encode()
-    assert blob.etag
+
+
+def test_an_empty_object_is_no_bytes(config: SourceConfig, s3: S3Server) -> None:
+    s3.client().create_bucket(Bucket="hollow")
+    s3.client().put_object(Bucket="hollow", Key="nothing.jpg", Body=b"")
+
+    blob = fetch(dataclasses.replace(config, allow_buckets=("hollow",)), "s3://hollow/nothing.jpg")
+
+    assert blob.data == b""
 
 
 @pytest.mark.parametrize(
