@@ -162,6 +162,44 @@ def test_a_manifest_is_seeded_with_its_columns(web: str, studio: Studio, tmp_pat
     ]
 
 
+@pytest.mark.parametrize("source", ["folder", "manifest"])
+def test_texts_are_seeded_by_address_or_as_they_are(web: str, studio: Studio, tmp_path: Path, source: str) -> None:
+    name = f"mails-{uuid.uuid4().hex[:8]}"
+    for place in ("pool/1.txt", "pool/2.txt", "labelled/spam/3.txt", "labelled/ham/4.txt"):
+        path = Path(web, place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"the text of {place}, with <tags>")
+    Path(web, "mails.csv").write_text('body,sender\n"Dear all,\nsee below",ann\n/pool/1.txt is no address here,bob\n')
+    path = {"folder": f"{web}/pool", "manifest": f"{web}/mails.csv, uri_field: body"}[source]
+    config = tmp_path / f"{name}.yaml"
+    config.write_text(
+        f"name: {name}\nlabel_studio: {{title: {name}, labels: [ham, spam], kind: text}}\n"
+        f"pool: {{source: {source}, path: {path}, holdout_path: {web}/labelled}}\n"
+    )
+    seed = [sys.executable, "-m", "backend.cli", "seed", str(config)]
+
+    first = command(seed)
+    stands = what_stands(studio, name)
+    second = command(seed)
+
+    assert "4 items (4 new), 2 of them holdout; round 1" in first
+    assert "4 items (0 new)" in second
+    assert what_stands(studio, name) == stands
+    assert (stands["tasks"], stands["annotations"], len(stands["backends"])) == (4, 2, 1)
+    rows = studio.get("/api/tasks/", {"project": stands["project"], "fields": "all", "resolve_uri": "false"})["tasks"]
+    shown = sorted(row["data"]["text"] for row in rows)
+    if source == "folder":
+        assert all(text.startswith("/data/local-files/?d=") for text in shown)
+    else:
+        assert shown == [
+            "/pool/1.txt is no address here",
+            "Dear all,\nsee below",
+            "the text of labelled/ham/4.txt, with <tags>",
+            "the text of labelled/spam/3.txt, with <tags>",
+        ]
+        assert {row["data"].get("sender") for row in rows} == {"ann", "bob", None}
+
+
 def test_a_wrong_key_gives_its_line_and_the_nearest_name(tmp_path: Path) -> None:
     config = tmp_path / "wrong.yaml"
     config.write_text("name: wrong\nbatch:\n  sise: 50\n")
