@@ -60,7 +60,7 @@ def _build(folder: Path, pins: Sequence[str], progress: Progress) -> None:
     _run([sys.executable, "-m", "venv", "--symlinks", "--without-pip", folder], log)
     if torch := [pin for pin in pins if pin.startswith("torch")]:
         # An index that serves a CPU build of torch under an exact version only gives it to pip, not to uv.
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
+        pip: list[str | Path] = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
         _run([*pip, "install", "--quiet", *torch], log)
     # uv installs Label Studio in 8 s where pip takes 94 s (two cores).
     _run([find_uv_bin(), "pip", "install", "--quiet", "--python", python, *pins], log)
