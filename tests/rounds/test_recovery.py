@@ -42,15 +42,16 @@ def assert_everything_is_there_once(loop: Loop, studio: Studio) -> None:
     assert studio.get(f"/api/projects/{loop.studio_project_id}/")["model_version"] == batches[0].version
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_worker_killed_after_a_step_goes_on_after_a_restart(
-    step: str, loop: Loop, studio: Studio, tmp_path: Path
+@pytest.mark.timeout(600)
+def test_workers_killed_after_each_step_in_turn_go_on_after_a_restart(
+    loop: Loop, studio: Studio, tmp_path: Path
 ) -> None:
-    marker = tmp_path / "killed"
     number = loop.ask()
-    killed = loop.work("tests.rounds.killed_worker", step, str(marker))
-    assert killed.wait(60) == -signal.SIGKILL
-    assert marker.exists()
+    for step in STEPS:
+        marker = tmp_path / step
+        killed = loop.work("tests.rounds.killed_worker", step, str(marker))
+        assert killed.wait(60) == -signal.SIGKILL, step
+        assert marker.exists()
 
     loop.work()
     loop.wait_done(number)
