@@ -1,6 +1,6 @@
 """What active learning gains with this code: labels needed to reach what random labels reach, on five data sets.
 
-    NEXTBATCH_DATA=CIFAR python -m benchmarks.evidence [--quick] [--seeds 10] [--jobs 2] [--only POOL,POOL] [--out DIR]
+    NEXTBATCH_DATA=CIFAR python -m benchmarks.evidence [--quick] [--seeds 10] [--only POOL,POOL] [--dry] [--out DIR]
 
 CIFAR is a folder or archive of CIFAR-10 as train/ and test/ class folders (by default torchvision fetches it); the
 other data sets come from package registries (benchmarks/data.py). The policy was frozen on CIFAR-10. A stopped run
@@ -103,20 +103,20 @@ def choose_pools(out: Path, quick: bool) -> list[Pool]:
     return [pool for pool in found if pool.is_quick] if quick else found
 
 
-def replay(pool: Pool, out: Path, seeds: int, labels: int, jobs: int, quick: bool) -> dict[str, list[Curve]]:
-    """The curves of the pool's arms; those compared with a plain head are cut at `COMPARED_LABELS`."""
-    bench = pool.open(out / pool.name)
-    schedule = steps(min(pool.labels, labels))
+def replay(pool: Pool, options: argparse.Namespace) -> dict[str, list[Curve]]:
+    """The curves of the pool's arms; those beside the main ones are looked at up to `COMPARED_LABELS`."""
+    bench = pool.open(options.out / pool.name)
+    schedule = steps(min(pool.labels, options.labels))
     short = steps(min(schedule[-1], COMPARED_LABELS))
     found: dict[str, list[Curve]] = {}
-    for arms, looks in ((MAIN, schedule), (() if quick else pool.beside, short)):
+    for arms, looks in ((MAIN, schedule), (() if options.main_only else pool.beside, short)):
 
         def tell(done: int, total: int, last: str) -> None:
             print(f"{pool.name}: {done} of {total} replays{': ' + last if last else ''}", file=sys.stderr, flush=True)
 
         if arms:
-            folder = out / pool.name / f"runs-{looks[-1]}"
-            found |= run(bench, Campaign(arms, seeds, looks), folder, jobs, tell)
+            folder = options.out / pool.name / f"runs-{looks[-1]}"
+            found |= run(bench, Campaign(arms, options.seeds, looks), folder, options.jobs, tell)
     return found
 
 
@@ -154,22 +154,23 @@ def rows_of(found: Found, agents: Found) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 seeds, 1,000 labels, three pools, no comparisons")
+    parser.add_argument("--quick", action="store_true", help="3 seeds, 1,000 labels, three pools, the main arms")
     parser.add_argument("--seeds", type=int, default=None)
     parser.add_argument("--labels", type=int, default=None, help="at most so many a pool")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", default="", help="pools by name, with commas between them")
+    parser.add_argument("--main-only", action="store_true", help="no single strategies, nothing by hand, no agent")
+    parser.add_argument("--dry", action="store_true", help="replay and print, and write no results")
     parser.add_argument("--out", type=Path, default=settings().cache / "benchmarks" / "evidence")
     options = parser.parse_args()
     os.environ.setdefault("NEXTBATCH_HOME", str(settings().cache / "benchmarks"))
     settings.cache_clear()
-    seeds = options.seeds or (4 if options.quick else 10)
-    labels = options.labels or (1_000 if options.quick else 2_000)
+    options.main_only = options.main_only or options.quick
+    options.seeds = options.seeds or (3 if options.quick else 10)
+    options.labels = options.labels or (1_000 if options.quick else 2_000)
     only = set(filter(None, options.only.split(",")))
-    found: Found = {}
-    for pool in choose_pools(options.out, options.quick):
-        if not only or pool.name in only:
-            found[pool.name] = replay(pool, options.out, seeds, labels, options.jobs, options.quick)
+    wanted = [pool for pool in choose_pools(options.out, options.quick) if not only or pool.name in only]
+    found: Found = {pool.name: replay(pool, options) for pool in wanted}
     singles = {pool: compared(curves, SINGLE) for pool, curves in found.items() if SINGLE[0] in curves}
     by_hand = tuple(manual.WAYS)
     manuals = {pool: compared(curves, by_hand) for pool, curves in found.items() if by_hand[0] in curves}
@@ -177,17 +178,18 @@ def main() -> None:
     rows = rows_of(found, singles)
     for one in rows:
         print(show(one))
-    if only:
-        return  # a part is looked at, not published
+    if options.dry:
+        return
     policy = {path: commit_of(path) for path in POLICY}
-    write("evidence", rows, seeds=seeds, labels=labels, frozen_policy=policy)
+    write("evidence", rows, seeds=options.seeds, pools={pool.name: pool.labels for pool in wanted}, policy=policy)
     images = Path("docs/images")
     grid(images / "evidence.png", mains, PLAIN)
     if manuals:
         grid(images / "evidence-by-hand.png", manuals, PLAIN)
+    if singles:
         grid(images / "evidence-strategies.png", singles, PLAIN)
     parts = {"The service": mains, "Strategies, plain head": singles, "By hand, plain head": manuals}
-    Path("docs/evidence-tables.md").write_text(tables(parts, PLAIN, seeds))
+    Path("docs/evidence-tables.md").write_text(tables(parts, PLAIN, options.seeds))
 
 
 if __name__ == "__main__":
