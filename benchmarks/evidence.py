@@ -1,4 +1,4 @@
-"""What active learning gains with this code: labels needed to reach what random labels reach, on five data sets.
+"""What active learning gains with this code: labels needed to reach what random labels reach, on four data sets.
 
     NEXTBATCH_DATA=CIFAR python -m benchmarks.evidence [--quick] [--seeds 10] [--only POOL,POOL] [--dry] [--out DIR]
 
