@@ -106,7 +106,7 @@ def encode_part(job_id: int) -> dict[str, Any]:
                 project, items, len(items), embeddings.store, encoding.mark_encoded, tell, None, stages
             )
     counts = {"done": job.items, "failed": report.failed}
-    _update(job_id, state="done", finished_at=now(), **counts)
+    _update(job_id, state="done", finished_at=now(), stages=report.speed.as_dict(), **counts)
     return counts
 
 

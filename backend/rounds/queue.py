@@ -20,6 +20,7 @@ from backend.settings import settings
 
 ROUNDS = "rounds"
 JOBS = "jobs"
+ORPHANS = "orphans"  # jobs of dead workers: in a queue of their own, they do not wait until a job of the living ends
 APPLICATION = "nextbatch"
 APPLICATION_VERSION = "1"  # pinned: DBOS would otherwise hash the code, and an upgrade would strand rounds in flight
 FORCING_ACTIONS = ("START_TRAINING",)

@@ -22,6 +22,7 @@ from backend.rounds.queue import (
     APPLICATION,
     APPLICATION_VERSION,
     JOBS,
+    ORPHANS,
     ROUNDS,
     due_trigger,
     is_resting,
@@ -39,6 +40,7 @@ DEAD_AFTER = dt.timedelta(
     seconds=8
 )  # a round of a killed worker is taken over within 15 s: this, plus a heartbeat, plus a poll
 POLL_S = 0.2
+LOCKS_S = 8.0  # so long a machine that was cut off inside a transaction of the engine keeps others from its rows
 JOBS_AT_ONCE = 2  # while one job's last minibatches are encoded, the next one's first items are fetched
 
 
@@ -83,18 +85,22 @@ def run(stopping: threading.Event | None = None) -> None:
             application_version=APPLICATION_VERSION,
             serializer=DBOSPortableJSONSerializer(),
             run_migrations=False,
+            sys_db_idle_transaction_timeout_sec=LOCKS_S,
             log_level="WARNING",
             enable_otlp=False,
         )
     )
     _beat(slot.executor_id)
     if not is_whole:
-        DBOS.listen_queues([JOBS])
+        DBOS.listen_queues([JOBS, ORPHANS])
     DBOS.launch()
     DBOS.register_queue(
         ROUNDS, partition_concurrency=1, worker_concurrency=1, polling_interval_sec=POLL_S, on_conflict="always_update"
     )
-    DBOS.register_queue(JOBS, worker_concurrency=JOBS_AT_ONCE, polling_interval_sec=POLL_S, on_conflict="always_update")
+    for name in (JOBS, ORPHANS):
+        DBOS.register_queue(
+            name, worker_concurrency=JOBS_AT_ONCE, polling_interval_sec=POLL_S, on_conflict="always_update"
+        )
     if address := settings().metrics:
         metrics.serve(address)
     log.info("worker.started", executor=slot.executor_id, pid=os.getpid(), role=settings().role)
@@ -163,7 +169,7 @@ def take_over(executor_id: str) -> None:
 
 
 def take_over_jobs(executor_id: str) -> None:
-    """Give the jobs of workers whose heart stopped back to the queue, and mark those that ended without saying so.
+    """Let others take the jobs of workers whose heart stopped, and mark those that ended without saying so.
 
     One worker does it for all, the first by name: two that saw the same orphan would let it run twice.
     """
@@ -172,11 +178,11 @@ def take_over_jobs(executor_id: str) -> None:
         running = list(session.scalars(sa.select(Job.id).where(Job.state == "running")))
     if min(beating, default=executor_id) != executor_id:
         return
-    taken = DBOS.list_workflows(status="PENDING", queue_name=JOBS, load_input=False, load_output=False)
+    taken = DBOS.list_workflows(status="PENDING", queue_name=[JOBS, ORPHANS], load_input=False, load_output=False)
     orphans = [workflow.workflow_id for workflow in taken if workflow.executor_id not in beating]
     if orphans:
         log.warning("worker.takes_over", workflows=orphans, executor=executor_id)
-        DBOS.resume_workflows(orphans, queue_name=JOBS)
+        DBOS.resume_workflows(orphans, queue_name=ORPHANS)
     if not running:
         return
     ids = {f"job:{id_}": id_ for id_ in running}

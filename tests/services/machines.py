@@ -118,6 +118,9 @@ def forwarding(address: str, port: int) -> Iterator[int]:
                 caller.close()
                 continue
             caller.settimeout(None)
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in ((socket.TCP_KEEPIDLE, 4), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 2)):
+                caller.setsockopt(socket.IPPROTO_TCP, option, value)  # as Postgres itself would notice a dead caller
             for ends in ((caller, service), (service, caller)):
                 threading.Thread(target=carry, args=ends, daemon=True).start()
 
