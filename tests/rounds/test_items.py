@@ -4,8 +4,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from backend.database import Item, Project, reading, transaction
 from backend.errors import BadLabelConfig, EncoderMismatch, PathForbidden
+from backend.pool import catalog
 from backend.pool.sources import SourceConfig
 from backend.rounds.items import encoder_for, opened
 from backend.rounds.restock import list_items
@@ -73,3 +76,20 @@ def test_a_manifest_may_hold_the_texts(home: Path, tmp_path: Path, monkeypatch: 
         ("Dear all,\nsee below", {"from": "ann"}),
         ("http://not.an/address", {"from": "bob"}),
     ]
+
+
+def test_what_no_database_holds_is_replaced(store: str) -> None:
+    hostile = "a\0b \ud800 c"
+    with transaction() as session:
+        project = Project(name="p", config={"name": "p"}, label_config=text_config(CHOICES))
+        session.add(project)
+        session.flush()
+        new = catalog.NewItem(catalog.storable(hostile), {"text": hostile}, task_id=1)
+        catalog.add_items(session, project.id, [new])
+
+    with reading() as session:
+        item = session.scalars(sa.select(Item)).one()
+
+    assert store
+    assert item.uri == "a\ufffdb \ufffd c"
+    assert item.data["text"].replace("\0", "") == "ab \ud800 c"
