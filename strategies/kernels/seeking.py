@@ -10,7 +10,7 @@ from strategies.kernels.blocks import blocks
 from strategies.kernels.projection import as_tensor
 
 _SHORTLIST = 4_096
-_BLOCK_BYTES = 4 << 20
+_BLOCK_BYTES = 8 << 20
 
 
 def seek(
