@@ -21,6 +21,7 @@ def grid(path: Path, pools: Pools, baseline: str, columns: int = 3) -> None:
     from matplotlib import pyplot as plt
     from matplotlib.ticker import PercentFormatter
 
+    columns = min(columns, len(pools))
     rows = math.ceil(len(pools) / columns)
     figure, places = plt.subplots(
         rows, columns, figsize=(4.2 * columns, 3.1 * rows + 0.6), dpi=110, layout="constrained", squeeze=False
@@ -45,7 +46,7 @@ def grid(path: Path, pools: Pools, baseline: str, columns: int = 3) -> None:
     figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), frameon=False, fontsize=9)
     for place in places.flat[max(0, len(pools) - columns) : len(pools)]:
         place.set_xlabel("labels spent")
-    figure.supylabel("test accuracy: mean, and the middle 80 % of the seeds", fontsize=10)
+    figure.supylabel("test accuracy (shaded: 80 % of seeds)", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     plt.close(figure)
