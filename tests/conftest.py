@@ -12,7 +12,10 @@ from backend.rounds import queue
 from backend.settings import settings
 from tests.services import postgres
 
-LONGEST = ("rounds/test_recovery.py", "test_demo.py", "rounds/test_round.py", "test_doctor.py", "test_seed.py")
+LONGEST = (
+    "rounds/test_recovery.py", "test_demo.py", "rounds/test_jobs.py", "rounds/test_round.py", "test_doctor.py",
+    "scoring/test_servers.py", "test_seed.py", "rounds/test_garbage.py", "rounds/test_texts.py", "web/test_server.py",
+)  # fmt: skip
 """Begun first, so that no process of the suite is left alone with one of them at the end."""
 
 pytest_plugins = ["tests.services.label_studio", "tests.services.triton"]

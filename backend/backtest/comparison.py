@@ -64,7 +64,7 @@ def compare(
 
 
 def _arm(name: str) -> Arm:
-    """``margin``, a way of `manual.WAYS`, or ``bald:laplace``, with plausible heads from there. Raises UnknownSource."""
+    """``margin``, a way of `manual.WAYS`, or ``bald:laplace``, plausible heads from there. Raises UnknownSource."""
     strategy, _, source = name.partition(":")
     if strategy not in manual.WAYS:
         strategies.create(strategy)
