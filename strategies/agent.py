@@ -30,6 +30,9 @@ class Decision:
 class Agent:
     """Predictive-based successive halving early-stop (PSHEA), dropping an arm only where intervals separate.
 
+    An arm whose curve so far lies, in the mean, at least as high as that of the arm with the best forecast stays: a
+    forecast from few steps says less than the steps themselves.
+
     budget: labels that may be spent on the job. target: accuracy at which to stop, None for none. convergence: the
     gain still forecast to the end of the budget below which more labels are not worth it.
 
@@ -47,13 +50,14 @@ class Agent:
         ranked = sorted(forecasts, key=lambda name: (-forecasts[name].accuracy, name))
         best = forecasts[ranked[0]]
         half = (len(ranked) + 1) // 2
+        so_far = {name: float(curves.mean()) for name, curves in accuracy.items()}
         dropped = {
             name: (
                 f"its forecast for {self.budget} labels, {forecasts[name].accuracy:.1%} (at most "
                 f"{forecasts[name].interval[1]:.1%}), lies below that of {ranked[0]} (at least {best.interval[0]:.1%})"
             )
             for name in ranked[half:]
-            if forecasts[name].interval[1] < best.interval[0]
+            if forecasts[name].interval[1] < best.interval[0] and so_far[name] < so_far[ranked[0]]
         }
         kept = tuple(name for name in ranked if name not in dropped)
         return Decision(kept, dropped, forecasts, self._stop(labels, accuracy, forecasts, kept))

@@ -69,6 +69,8 @@ class Writing:
     def retire(self, segment: int, first: int, stop: int, at: float) -> None:
         """No content has a row in this segment, first … stop, any more; its file may go some time after `at`."""
         self._connection.execute("DELETE FROM blocks WHERE first >= ? AND first < ?", (first, stop))
+        # As in `forget`: the next row is never one that was used before, even where this segment is the last.
+        self._connection.execute("INSERT INTO blocks VALUES (?, ?, -1)", (first, stop - first))
         self._connection.execute("INSERT OR IGNORE INTO retired VALUES (?, ?)", (segment, at))
 
     def forget(self, blocks: Sequence[Block]) -> None:

@@ -226,7 +226,11 @@ def forward_to(endpoint: str) -> Callable[[web.BaseRequest], Awaitable[web.Strea
             aiohttp.ClientSession(auto_decompress=False) as session,
             session.request(request.method, url, headers=request.headers, allow_redirects=False) as answer,
         ):
-            headers = {name: answer.headers[name] for name in ("ETag", "Last-Modified") if name in answer.headers}
+            headers = {
+                name: answer.headers[name]
+                for name in ("ETag", "Last-Modified", "Content-Range")
+                if name in answer.headers
+            }
             return web.Response(status=answer.status, body=await answer.read(), headers=headers)
 
     return forward

@@ -55,18 +55,18 @@ class Loop:
                 sa.select(Round.state).where(Round.project_id == self.project_id, Round.number == number)
             )
 
+    def step(self, number: int) -> str | None:
+        with reading() as session:
+            return session.scalar(
+                sa.select(Round.step).where(Round.project_id == self.project_id, Round.number == number)
+            )
+
     def wait_done(self, number: int, timeout_s: float = 60) -> float:
         """Seconds until the round is done."""
         started = time.monotonic()
         assert wait_until(lambda: self.state(number) in ("done", "failed"), timeout_s), self.log.read_text()[-3000:]
         assert self.state(number) == "done", self.log.read_text()[-3000:]
         return time.monotonic() - started
-
-
-@pytest.fixture(scope="session")
-def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Exported encoders, made once and linked into each test's home."""
-    return tmp_path_factory.mktemp("encoders")
 
 
 @pytest.fixture

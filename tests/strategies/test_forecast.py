@@ -111,6 +111,17 @@ def test_the_agent_drops_only_what_is_separate_and_says_why() -> None:
     assert vague.dropped == {}
 
 
+def test_the_agent_keeps_what_is_ahead_whatever_its_forecast() -> None:
+    level, rising = [0.74, 0.76, 0.77, 0.775, 0.778], [0.40, 0.55, 0.65, 0.72, 0.77]
+    curves = {name: np.array([curve] * 6) for name, curve in (("level", level), ("rising", rising))}
+
+    decision = Agent(6_400).decide(LABELS, curves)
+
+    level_at_most, rising_at_least = decision.forecasts["level"].interval[1], decision.forecasts["rising"].interval[0]
+    assert level_at_most < rising_at_least
+    assert decision.dropped == {}
+
+
 def test_the_agent_stops_at_the_target_the_budget_or_the_plateau() -> None:
     curves = arms(0.002, 0.9, 0.85)
 
