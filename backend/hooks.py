@@ -90,6 +90,7 @@ class Hooks:
         metrics.predictions.labels("broken").inc(len(opened) - len(readable))
         model = _load(version)
         found = answers.predict_tasks(project.id, model, readable, deadline, type(self).encode_now)
+        metrics.used(project.name, name, len(found))
         for place, probabilities in found.items():
             assert model is not None
             entries[place] |= _entry(question, model.head.classes, probabilities)

@@ -1,5 +1,8 @@
 """What can be measured from outside while the program runs: Prometheus counters, all named nextbatch_…"""
 
+import threading
+from collections import OrderedDict
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -10,6 +13,7 @@ from prometheus_client import (
     start_http_server,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, that nobody reads
 REGISTRY = CollectorRegistry()
@@ -29,15 +33,23 @@ predictions = Counter(
     ("outcome",),
     registry=REGISTRY,
 )
+MOST_VERSIONS = 50  # a round makes one: their names must not grow the exposition for ever
+
+model_predictions = Counter(
+    "nextbatch_model_predictions",
+    "Predictions that /predict gave, by project and model version; the versions used last.",
+    ("project", "version"),
+    registry=REGISTRY,
+)
 requests = Histogram(
-    "nextbatch_request_seconds",
+    "nextbatch_request_duration_seconds",
     "Time to answer, by endpoint and status class.",
     ("endpoint", "status"),
     buckets=_LATENCY_S,
     registry=REGISTRY,
 )
 in_flight = Gauge(
-    "nextbatch_in_flight",
+    "nextbatch_requests_in_flight",
     "Requests that are being answered, by endpoint.",
     ("endpoint",),
     registry=REGISTRY,
@@ -67,6 +79,30 @@ scan_failures = Counter(
     ("kind",),
     registry=REGISTRY,
 )
+
+
+_used: OrderedDict[tuple[str, str], None] = OrderedDict()
+_using = threading.Lock()
+_others: list[Collector] = []
+
+
+def used(project: str, version: str, predictions: int) -> None:
+    """A model version of a project gave so many predictions. The series used longest ago end beyond `MOST_VERSIONS`."""
+    with _using:
+        _used[project, version] = None
+        _used.move_to_end((project, version))
+        model_predictions.labels(project, version).inc(predictions)
+        while len(_used) > MOST_VERSIONS:
+            model_predictions.remove(*_used.popitem(last=False)[0])
+
+
+def serve_also(collector: Collector) -> None:
+    """Let the exposition have what this collector reads; it takes the place of one of its kind."""
+    for one in [one for one in _others if type(one) is type(collector)]:
+        REGISTRY.unregister(one)
+        _others.remove(one)
+    REGISTRY.register(collector)
+    _others.append(collector)
 
 
 def exposition() -> bytes:

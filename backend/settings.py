@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     job_items: int = Field(default=4_000, ge=1, description="Items a job of a scan that many workers share.")
     metrics: str | None = Field(default=None, description="host:port at which a worker answers Prometheus.")
     worker_threads: int = Field(default=2, ge=1, description="Threads of numerical libraries in the worker.")
+    log: Literal["auto", "json", "text"] = Field(
+        default="auto", description="How processes log; auto: JSON, but text in a terminal."
+    )
     label_studio_url: str | None = Field(default=None, validation_alias="LABEL_STUDIO_URL")
     label_studio_api_key: SecretStr | None = Field(default=None, validation_alias="LABEL_STUDIO_API_KEY")
     triton_url: str | None = Field(

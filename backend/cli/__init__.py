@@ -64,16 +64,19 @@ def demo(
 @app.command()
 def serve(host: Host = "127.0.0.1", port: Port = 9090, workers: Annotated[int, typer.Option(min=1)] = 1) -> None:
     """Run web, worker and an embedded Triton on this machine, and restart what dies."""
-    from backend import supervisor
+    from backend import logs, supervisor
 
+    logs.configure()
     supervisor.serve(host, port, workers)
 
 
 @app.command()
 def web(host: Host = "127.0.0.1", port: Port = 9090) -> None:
     """Run the web process alone: Label Studio's protocol and the API."""
+    from backend import logs
     from backend.web import server
 
+    logs.configure()
     server.run(host, port)
 
 
@@ -82,12 +85,14 @@ def worker(
     check: Annotated[bool, typer.Option("--check", help="Only say whether a worker of this host is alive.")] = False,
 ) -> None:
     """Run one worker: it encodes, learns, selects and publishes; with NEXTBATCH_ROLE=encode it only encodes."""
+    from backend import logs
     from backend.rounds import worker as worker_process
 
     if check:
         alive = worker_process.alive_here()
         print(f"{alive} alive on this host")
         raise typer.Exit(0 if alive else 1)
+    logs.configure()
     worker_process.run()
 
 

@@ -16,7 +16,7 @@ from backend.database import Worker, engine, now, reading
 from backend.doctor.finding import Finding, fault, note, ok, told
 from backend.doctor.site import Site
 from backend.rounds.queue import prepare_database
-from backend.scoring.servers import addresses
+from backend.scoring.servers import addresses, problem_of
 from backend.studio.connect import SECRET_HEADER
 
 FREE_BYTES = 2 * 2**30
@@ -98,7 +98,7 @@ def triton(site: Site) -> Iterator[Finding]:
     if not urls:
         yield ok("embedded, or the encoder runs in the worker (TRITON_URL is not set)")
         return
-    problems = {url: problem for url in urls if (problem := _problem_of(url))}
+    problems = {url: problem for url in urls if (problem := problem_of(url, TIMEOUT_S))}
     mend = "Start it, or correct TRITON_URL (gRPC's host:port)."
     for url in urls:
         if url not in problems:
@@ -107,17 +107,6 @@ def triton(site: Site) -> Iterator[Finding]:
             yield fault(f"{url}: {problems[url]}", "Nothing new is encoded, so rounds wait.", mend)
         else:
             yield note(f"{url}: {problems[url]}", "The other servers encode alone.", mend)
-
-
-def _problem_of(url: str) -> str:
-    """Why this Triton cannot be used; empty where it can."""
-    from tritonclient import grpc
-
-    try:
-        with grpc.InferenceServerClient(url) as client:
-            return "" if client.is_server_ready(client_timeout=TIMEOUT_S) else "it is not ready"
-    except Exception as error:  # it raises its own, gRPC's, and ValueError
-        return told(error)
 
 
 def web(site: Site) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from backend.database import Item, Job, Parcel, Project, engine, now, reading, transaction
 from backend.errors import JobMismatch, JobsFailed, NextbatchError
+from backend.logs import about
 from backend.pool import catalog
 from backend.rounds import encoding
 from backend.rounds.outbox import Outbox, drain
@@ -67,7 +68,8 @@ def _encode_here(project_id: int, tell: Tell) -> dict[str, Any]:
 def run_job(job_id: int) -> dict[str, Any]:
     """One part of a scan, by whichever worker took it."""
     try:
-        return encode_part(job_id)
+        with about(job=job_id, run=DBOS.workflow_id):
+            return encode_part(job_id)
     except Exception as failure:
         reason = str(failure) if isinstance(failure, NextbatchError) else f"{type(failure).__name__}: {failure}"
         _update(job_id, state="failed", failure=reason, finished_at=now())

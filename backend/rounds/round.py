@@ -9,6 +9,7 @@ from dbos import DBOS
 
 from backend.database import Alert, Event, Round, now, transaction
 from backend.errors import NextbatchError
+from backend.logs import about
 from backend.rounds import choose, graph, jobs, learn, restock, source
 from backend.scoring.stages import Speed
 
@@ -20,6 +21,11 @@ R = TypeVar("R")
 @DBOS.workflow(name="round", max_recovery_attempts=20)
 def run_round(project_id: int, number: int) -> dict[str, Any]:
     """One turn of the loop. Ids in, a small report out; arrays stay in the stores."""
+    with about(project=project_id, round=number, run=DBOS.workflow_id):
+        return _in_order(project_id, number)
+
+
+def _in_order(project_id: int, number: int) -> dict[str, Any]:
     try:
         begin(project_id, number)
         labels = sync(project_id, number)
@@ -116,7 +122,7 @@ def finish(project_id: int, number: int, report: dict[str, Any]) -> dict[str, An
     """Close the round's books."""
     with transaction() as session:
         _update(session, project_id, number, state="done", step="", progress={}, report=report, finished_at=now())
-    log.info("round.done", project=project_id, round=number, **report)
+    log.info("round.done", **report)
     return report
 
 
@@ -132,7 +138,7 @@ def fail(project_id: int, number: int, reason: str) -> None:
         _update(session, project_id, number, state="failed", failure=reason, finished_at=now())
         message = f"Round {number} failed: {reason}"
         session.add(Alert(project_id=project_id, severity="warn", code="round_failed", message=message))
-    log.error("round.failed", project=project_id, round=number, reason=reason)
+    log.error("round.failed", reason=reason)
 
 
 def _enter(project_id: int, number: int, name: str) -> None:

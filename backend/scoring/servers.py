@@ -31,6 +31,17 @@ def open_triton(urls: str, model: Model, timeout_s: float = 30.0) -> Encoder:
     return TritonServers(tuple(TritonEncoder(name, model, timeout_s, PATIENCE_S) for name in names))
 
 
+def problem_of(url: str, timeout_s: float) -> str:
+    """Why this Triton cannot be used, in a few words; empty where it is ready."""
+    from tritonclient import grpc
+
+    try:
+        with grpc.InferenceServerClient(url) as client:
+            return "" if client.is_server_ready(client_timeout=timeout_s) else "it is not ready"
+    except Exception as error:  # it raises its own, gRPC's, and ValueError
+        return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 class TritonServers:
     """An `Encoder` over several servers; may be called from many threads.
 

@@ -3,6 +3,7 @@
 import http
 import json
 import re
+import secrets
 import sqlite3
 import time
 
@@ -17,7 +18,7 @@ from backend.answers import EncodeNow
 from backend.database import engine
 from backend.errors import NextbatchError, UnknownProject
 from backend.hooks import Hooks
-from backend.web import api, auth, dashboard, mlbackend
+from backend.web import api, auth, dashboard, gauges, mlbackend, readiness
 from backend.web.openapi import PREFIX
 
 log = structlog.get_logger()
@@ -41,7 +42,9 @@ def create_app(hooks: type[Hooks] = Hooks, encode_now: EncodeNow | None = None) 
     app.register_blueprint(mlbackend.blueprint(hooks))
     app.register_blueprint(api.blueprint())
     app.register_blueprint(dashboard.blueprint())
+    metrics.serve_also(gauges.LoopGauges())
     app.add_url_rule("/metrics", view_func=_metrics)
+    app.add_url_rule("/ready", view_func=readiness.ready)
     app.before_request(_start_clock)
     app.after_request(_observe)
     app.teardown_request(_stop_clock)
@@ -82,6 +85,8 @@ def _metrics() -> Response:
 
 
 def _start_clock() -> None:
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(endpoint=request.endpoint, request=secrets.token_hex(4))
     g.started = time.perf_counter()
     g.in_flight = metrics.in_flight.labels(request.endpoint or "none")
     g.in_flight.inc()

@@ -4,12 +4,22 @@ from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
 
 from backend.hooks import Hooks
 from backend.rounds.encoding import encode_now
 from backend.web.app import create_app
 
 THREADS = 16  # waiting for the encoder or the database takes a thread; answering takes a few ms
+
+
+class Lines(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """Gunicorn's errors as lines of ours."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
@@ -30,6 +40,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "graceful_timeout": 10,
             "keepalive": 30,
             "loglevel": "warning",
+            "logger_class": Lines,
             "proc_name": "nextbatch-web",
             "control_socket_disable": True,
         }

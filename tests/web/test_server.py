@@ -116,7 +116,7 @@ def test_it_ends_on_sigterm_after_the_requests_in_flight(sqlite_home: Path) -> N
             target=lambda: answers.append(httpx.post(f"{web.url}/predict", json=body, timeout=20))
         )
         asking.start()
-        in_flight = 'nextbatch_in_flight{endpoint="mlbackend.predict"}'
+        in_flight = 'nextbatch_requests_in_flight{endpoint="mlbackend.predict"}'
         assert wait_until(lambda: web.metric(in_flight) == 1, timeout_s=5, poll_s=0.02)
 
         web.process.send_signal(signal.SIGTERM)
