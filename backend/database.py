@@ -132,7 +132,8 @@ class Event(Table):
 class Round(Table):
     """One turn of the loop; `number` is claimed once, `step` is where it is.
 
-    `like` is what its batch shall be like, where somebody asked for that.
+    `like` is what its batch shall be like, where somebody asked for that. `query` is a question of the API (strategy,
+    parameters, budget): its batch answers the caller and is not published.
     """
 
     __tablename__ = "rounds"
@@ -149,6 +150,8 @@ class Round(Table):
     progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
     report: Mapped[dict[str, Any]] = mapped_column(default=dict)
     like: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    query: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    is_unwanted: Mapped[bool] = mapped_column(default=False)  # somebody cancels it; it ends as soon as it notices
     failure: Mapped[str | None] = mapped_column(sa.Text)
     due_at: Mapped[dt.datetime | None]
     created_at: Mapped[dt.datetime] = mapped_column(default=now)
@@ -210,7 +213,7 @@ class Batch(Table):
     model_version_id: Mapped[int | None] = mapped_column(sa.ForeignKey("model_versions.id"))
     strategy: Mapped[str] = mapped_column(sa.String(64))
     policy: Mapped[str] = mapped_column(sa.Text, default="")
-    state: Mapped[str] = mapped_column(sa.String(10), default="selected")  # selected | published | replaced
+    state: Mapped[str] = mapped_column(sa.String(10), default="selected")  # selected | published | replaced | answered
     created_at: Mapped[dt.datetime] = mapped_column(default=now)
     published_at: Mapped[dt.datetime | None]
 
@@ -278,6 +281,50 @@ class Parcel(Table):
     hashes: Mapped[list[Any]]
     row_hashes: Mapped[list[Any]]
     rows: Mapped[bytes] = mapped_column(sa.LargeBinary)
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
+
+
+class Token(Table):
+    """Who may call the API, and how far. The secret itself is shown once and kept nowhere: `digest` is its sha256."""
+
+    __tablename__ = "tokens"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    digest: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    scope: Mapped[str] = mapped_column(sa.String(8))  # read | label | admin
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
+    expires_at: Mapped[dt.datetime | None]
+    revoked_at: Mapped[dt.datetime | None]
+
+
+class KeptAnswer(Table):
+    """What the API answered to a request with an Idempotency-Key; `request` is the digest of that request."""
+
+    __tablename__ = "kept_answers"
+    __table_args__ = (sa.UniqueConstraint("caller", "key"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    caller: Mapped[str] = mapped_column(sa.String(64))
+    key: Mapped[str] = mapped_column(sa.String(255))
+    request: Mapped[str] = mapped_column(sa.String(64))
+    status: Mapped[int]
+    body: Mapped[str] = mapped_column(sa.Text)
+    created_at: Mapped[dt.datetime] = mapped_column(default=now, index=True)
+
+
+class Vote(Table):
+    """What somebody who was served a prediction says of it: for or against it, or the item's true label.
+
+    `is_against` is None where a true label was given and nobody knows what the version says of the item.
+    """
+
+    __tablename__ = "votes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"), index=True)
+    item_id: Mapped[int] = mapped_column(sa.ForeignKey("items.id"), index=True)
+    model_version_id: Mapped[int] = mapped_column(sa.ForeignKey("model_versions.id"))
+    is_against: Mapped[bool | None]
+    label: Mapped[str | None] = mapped_column(sa.Text)
+    voter: Mapped[str | None] = mapped_column(sa.String(255))
     created_at: Mapped[dt.datetime] = mapped_column(default=now)
 
 
