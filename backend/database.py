@@ -200,6 +200,15 @@ class ModelChange(Table):
     created_at: Mapped[dt.datetime] = mapped_column(default=now)
 
 
+class ModelAnalysis(Table):
+    """A closer look at a version on the holdout, as labelled when it was made; `learning.analysis` knows the form."""
+
+    __tablename__ = "model_analyses"
+    version_id: Mapped[int] = mapped_column(sa.ForeignKey("model_versions.id"), primary_key=True)
+    found: Mapped[dict[str, Any]]
+    made_at: Mapped[dt.datetime] = mapped_column(default=now)
+
+
 class Batch(Table):
     """The ordered items put in front of people by one round."""
 

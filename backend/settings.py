@@ -156,6 +156,14 @@ class ValidationSection(Section):
     )
 
 
+class AnalysisSection(Section):
+    """After each round the model is looked at closely on the holdout; docs/models.md says how."""
+
+    sensitivity_items: Annotated[int, Field(ge=0, le=2_000)] = Field(
+        default=64, description="Images of the holdout that are changed a little, to see what the model then says."
+    )
+
+
 class ProjectConfig(Section):
     """A project's configuration as a service: one YAML file."""
 
@@ -167,5 +175,6 @@ class ProjectConfig(Section):
     strategy: StrategySection = StrategySection()
     trigger: TriggerSection = TriggerSection()
     validation: ValidationSection = ValidationSection()
+    analysis: AnalysisSection = AnalysisSection()
     publish: Literal["reorder", "create"] = "reorder"
     seed: int = 0

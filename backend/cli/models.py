@@ -91,16 +91,29 @@ def compare(project: Project, new: Version, current: Version = "champion", as_js
         one, other = registry.find(session, project_id, new), registry.find(session, project_id, current)
         found = comparison.compare(session, one, other)
     if as_json:
-        _print_json({"new": one.name, "current": other.name, "comparison": asdict(found) if found else None})
+        _print_json({"new": one.name, "current": other.name, **(asdict(found) if found else {"comparison": None})})
     elif found is None:
         print(f"{one.name} and {other.name} cannot be compared: the holdout has fewer than 10 labels that both know.")
     else:
+        whole = found.comparison
         print(
-            f"{one.name} against {other.name} on {found.labels} labels of the holdout: accuracy "
-            f"{found.difference:+.3f} (95 %: {found.interval.low:+.3f} to {found.interval.high:+.3f}); "
-            f"{found.won} items won, {found.lost} lost, p(worse by chance) {found.p_worse:.3f}: "
-            f"{one.name} is {'worse' if found.is_worse else 'not shown to be worse'}."
+            f"{one.name} against {other.name} on {whole.labels} labels of the holdout: accuracy "
+            f"{whole.difference:+.3f} (95 %: {whole.interval.low:+.3f} to {whole.interval.high:+.3f}); "
+            f"{whole.won} items won, {whole.lost} lost, p(worse by chance) {whole.p_worse:.3f}: "
+            f"{one.name} is {'worse' if whole.is_worse else 'not shown to be worse'}."
         )
+        for name, gap in (
+            ("macro F1", found.macro_f1),
+            ("log loss", found.log_loss),
+            ("calibration error", found.calibration_error),
+        ):
+            print(f"  {name:<18} {gap.value:+.3f} (95 %: {gap.interval.low:+.3f} to {gap.interval.high:+.3f})")
+        for kind in found.classes:
+            gap = kind.recall
+            print(
+                f"  recall of {kind.name} ({kind.labels}): {gap.value:+.3f} (95 %: {gap.interval.low:+.3f} to "
+                f"{gap.interval.high:+.3f}){', beyond chance' if kind.is_real else ''}"
+            )
 
 
 @app.command()

@@ -6,11 +6,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from backend.database import Batch, ModelVersion, Pick, Project, Round
+from backend.database import Batch, ModelAnalysis, ModelVersion, Pick, Project, Round
 from backend.learning import registry
+from backend.learning.analysis import Analysis, Measured
 from backend.learning.provenance import sha256_of
 
 Card = dict[str, Any]
+
+_SHOWN = 10  # confusions and slices; the JSON has all that are kept
 
 
 def card(session: Session, version: ModelVersion) -> Card:
@@ -62,6 +65,7 @@ def card(session: Session, version: ModelVersion) -> Card:
             "seed": version.seed,
         },
         "metrics": dict(version.metrics),
+        "analysis": _analysis(session, version),
         "files": _files(version),
         "use": _use(session, version),
         "changes": [
@@ -82,6 +86,7 @@ def render(found: Card) -> str:
     sections = [f"{found['project']} {found['name']}: {found['state']}{tags}"]
     sections += [_section(title, found[title]) for title in ("made", "data", "model", "use")]
     sections.append(_metrics(found["metrics"]))
+    sections.append(_closer(found["analysis"]))
     sections.append(
         _section("files", {name: f"{one['state']} {one['sha256'] or ''}" for name, one in found["files"].items()})
     )
@@ -108,6 +113,11 @@ def _files(version: ModelVersion) -> dict[str, dict[str, str | None]]:
             state = "intact" if now == recorded[name] else "changed"
         found[name] = {"path": str(path), "sha256": now, "state": state}
     return found
+
+
+def _analysis(session: Session, version: ModelVersion) -> dict[str, Any] | None:
+    kept = session.get(ModelAnalysis, version.id)
+    return None if kept is None else {"at": kept.made_at.isoformat(timespec="seconds"), **kept.found}
 
 
 def _use(session: Session, version: ModelVersion) -> dict[str, Any]:
@@ -154,3 +164,47 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
         shares = [f"{key} {'-' if one[key] is None else format(one[key], '.3f')}" for key in ("precision", "recall")]
         lines.append(f"    {one['name']:<{width}}  {one['labels']:>6} labels  {'  '.join(shares)}")
     return "\n".join(lines)
+
+
+def _closer(stored: Mapping[str, Any] | None) -> str:
+    """What a closer look found: measures with intervals, confusions, the worst slices, what small changes do."""
+    if stored is None:
+        return ""
+    found = Analysis.read({name: value for name, value in stored.items() if name != "at"})
+    lines = [f"a closer look, on {found.labels} labels of the holdout at {stored['at']} (95 % intervals)"]
+    for name, one in (
+        ("accuracy", found.accuracy),
+        ("macro F1", found.macro_f1),
+        ("log loss", found.log_loss),
+        ("calibration error", found.calibration_error),
+    ):
+        lines.append(f"  {name:<18} {_interval(one)}")
+    lines[-1] += f"; chance alone gives up to {found.chance_calibration_error:.3f}"
+    width = max(len(one.name) for one in found.classes)
+    lines += [
+        f"    {kind.name:<{width}}  precision {_interval(kind.precision)}  recall {_interval(kind.recall)}"
+        for kind in found.classes
+    ]
+    lines += [
+        f"  claimed {one.confidence:.2f}: right {_interval(one.accuracy)} of {one.items}" for one in found.reliability
+    ]
+    lines += [
+        f"  {one.label} taken for {one.predicted}: {one.items}, {_interval(one.share)} of {one.label}"
+        for one in found.confusions[:_SHOWN]
+    ]
+    lines += [
+        f"  {one.field} = {one.value}: accuracy {_interval(Measured(one.accuracy, one.interval))} of {one.items}, "
+        f"{one.difference:+.3f} beside the rest, p {one.adjusted_p:.3f} of all slices"
+        f"{': WORSE' if one.is_worse else ''}"
+        for one in found.slices[:_SHOWN]
+    ]
+    lines += [
+        f"  {one.name}: {one.kept:.0%} of {one.items} predictions stay, accuracy "
+        f"{_interval(Measured(one.difference, one.difference_interval), '+.3f')}{': WORSE' if one.is_worse else ''}"
+        for one in found.changes
+    ]
+    return "\n".join(lines)
+
+
+def _interval(one: Measured | None, form: str = ".3f") -> str:
+    return "-" if one is None else f"{one.value:{form}} ({one.interval.low:{form}} to {one.interval.high:{form}})"

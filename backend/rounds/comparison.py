@@ -7,14 +7,15 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from backend.database import ModelVersion
-from backend.learning import evaluate, registry
+from backend.learning import registry
+from backend.learning.contrast import Contrast, contrast
 from backend.pool.catalog import Labelled, labelled
 from backend.rounds.learn import FEWEST_TO_COMPARE
 from backend.scoring.vectors import VectorStore
 from backend.settings import settings
 
 
-def compare(session: Session, new: ModelVersion, current: ModelVersion) -> evaluate.Comparison | None:
+def compare(session: Session, new: ModelVersion, current: ModelVersion) -> Contrast | None:
     """`new` against `current` on the holdout as it is labelled now; neither was fitted to any of it.
 
     Every version is asked with its own encoder's embeddings; items that one of them has no embedding of are left
@@ -36,7 +37,7 @@ def compare(session: Session, new: ModelVersion, current: ModelVersion) -> evalu
         for head, store in zip(heads, stores, strict=True)
     ]
     labels = np.array([classes.index(row.label) for row in holdout], dtype=np.int64)
-    return evaluate.compare(answers[0], answers[1], labels)
+    return contrast(answers[0], answers[1], labels, classes)
 
 
 def vectors(encoder_digest: str, dims: int) -> VectorStore:

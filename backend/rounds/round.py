@@ -10,7 +10,7 @@ from dbos import DBOS
 from backend.database import Alert, Event, Round, now, transaction
 from backend.errors import NextbatchError
 from backend.logs import about
-from backend.rounds import choose, graph, jobs, learn, restock, source
+from backend.rounds import analyse, choose, graph, jobs, learn, restock, source
 from backend.scoring.stages import Speed
 
 log = structlog.get_logger()
@@ -108,13 +108,13 @@ def publish(project_id: int, number: int) -> dict[str, Any]:
 
 @step("restock")
 def restock_pool(project_id: int, number: int) -> dict[str, Any]:
-    """Know what is new in the pool's source, and encode it, while people have a batch to label."""
+    """While people label: know and encode what is new in the pool's source, and look closely at the model."""
     _enter(project_id, number, "restock")
     stocked = restock.restock(project_id)
     if stocked:
         jobs.encode(project_id, _progress(project_id, number))
     graph.refresh(project_id)
-    return stocked
+    return {**stocked, **analyse.analyse(project_id, number)}
 
 
 @step("finish")

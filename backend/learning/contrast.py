@@ -1,0 +1,82 @@
+"""Two models on the same labels, measure by measure and class by class, each difference with its interval."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest, false_discovery_control
+
+from backend.learning.analysis import Measured, percentiles, resample
+from backend.learning.evaluate import Comparison, compare, evaluate
+from backend.learning.slices import FALSE_DISCOVERIES
+
+
+@dataclass(frozen=True)
+class ClassContrast:
+    """New minus current recall of one class; `is_real` where chance does not explain it, all classes considered."""
+
+    name: str
+    labels: int
+    recall: Measured
+    adjusted_p: float
+    is_real: bool
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """New minus current: accuracy in `comparison`, then the others; of log loss and calibration error less is better.
+
+    ``classes`` are those with labels, the largest loss of recall first.
+    """
+
+    comparison: Comparison
+    macro_f1: Measured
+    log_loss: Measured
+    calibration_error: Measured
+    classes: tuple[ClassContrast, ...]
+
+
+def contrast(
+    new: NDArray[Any], current: NDArray[Any], labels: NDArray[np.integer[Any]], classes: tuple[str, ...], seed: int = 0
+) -> Contrast:
+    """Compare probabilities (n, K) of two models on labels (n,). Raises HoldoutMismatch where they do not fit.
+
+    Macro F1, log loss and calibration error by a paired bootstrap, recalls as `evaluate.compare` does accuracy: exact
+    McNemar tests, corrected for their number by Benjamini and Hochberg. O(resamples · n · K).
+    """
+    measured = [evaluate(one, labels, classes) for one in (new, current)]
+    drawn = [resample(one, labels, np.random.default_rng(seed)) for one in (new, current)]
+
+    def difference(name: str) -> Measured:
+        values = [float(getattr(one, name)) for one in measured]
+        gaps: NDArray[np.float64] = getattr(drawn[0], name) - getattr(drawn[1], name)
+        return Measured(values[0] - values[1], percentiles(gaps))
+
+    return Contrast(
+        comparison=compare(new, current, labels),
+        macro_f1=difference("macro_f1"),
+        log_loss=difference("log_loss"),
+        calibration_error=difference("calibration_error"),
+        classes=_classes(new, current, labels, classes),
+    )
+
+
+def _classes(
+    new: NDArray[Any], current: NDArray[Any], labels: NDArray[Any], classes: tuple[str, ...]
+) -> tuple[ClassContrast, ...]:
+    present = np.unique(labels)
+    found = [compare(new[labels == k], current[labels == k], labels[labels == k]) for k in present]
+    p = [binomtest(one.won, one.won + one.lost).pvalue if one.won + one.lost else 1.0 for one in found]
+    adjusted = false_discovery_control(p)
+    rows = [
+        ClassContrast(
+            classes[k],
+            one.labels,
+            Measured(one.difference, one.interval),
+            float(value),
+            bool(value <= FALSE_DISCOVERIES),
+        )
+        for k, one, value in zip(present, found, adjusted, strict=True)
+    ]
+    return tuple(sorted(rows, key=lambda row: row.recall.value))

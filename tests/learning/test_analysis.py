@@ -1,0 +1,129 @@
+"""A closer look: its intervals hold what they promise, and only slices that are worse are called so."""
+
+import numpy as np
+import pytest
+from scipy.stats import fisher_exact
+
+from backend.learning.analysis import Analysis, analyse
+from backend.learning.contrast import contrast
+from backend.learning.evaluate import calibration_error, evaluate
+from backend.learning.sensitivity import CHANGES, change, measure
+from backend.learning.slices import Members, find_slices, members_of
+
+CLASSES = ("cat", "dog", "fox")
+
+
+def drawn(n: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (n, 3) and labels that follow them: perfectly calibrated."""
+    probabilities = random.dirichlet(np.ones(3) * 0.7, n)
+    return probabilities, (random.uniform(size=(n, 1)) > probabilities.cumsum(axis=1)).sum(axis=1)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    random = np.random.default_rng(0)
+    truth = evaluate(*drawn(200_000, random), CLASSES)
+
+    trials = [analyse(*drawn(150, random), CLASSES, seed=trial) for trial in range(60)]
+
+    for name in ("accuracy", "macro_f1", "log_loss"):
+        true = getattr(truth, name)
+        inside = [getattr(one, name).interval.low <= true <= getattr(one, name).interval.high for one in trials]
+        assert sum(inside) >= 52, name  # of 60; 95 % would be 57
+    assert sum(one.calibration_error.interval.low == 0 for one in trials) >= 52
+    exceeded = [one.calibration_error.value > one.chance_calibration_error for one in trials]
+    assert sum(exceeded) <= 8
+
+
+def test_a_boastful_model_is_told_from_chance() -> None:
+    random = np.random.default_rng(1)
+    probabilities, labels = drawn(400, random)
+    sharpened = probabilities**4 / (probabilities**4).sum(axis=1, keepdims=True)
+
+    found = analyse(sharpened, labels, CLASSES)
+
+    assert found.calibration_error.value == calibration_error(sharpened, labels)
+    assert found.calibration_error.interval.low > 0
+    assert found.calibration_error.value > found.chance_calibration_error
+    assert sum(one.items for one in found.reliability) == 400
+
+
+def test_confusions_and_classes_count_what_happened() -> None:
+    probabilities = np.eye(3)[[0, 0, 1, 1, 1, 0]]
+
+    found = analyse(probabilities, np.array([0, 0, 0, 1, 1, 1]), CLASSES)
+
+    assert [(one.label, one.predicted, one.items) for one in found.confusions] == [("cat", "dog", 1), ("dog", "cat", 1)]
+    assert found.confusions[0].share.value == pytest.approx(1 / 3)
+    assert [(one.labels, one.predicted) for one in found.classes] == [(3, 3), (3, 3), (0, 0)]
+    assert found.classes[2].recall is None
+    assert Analysis.read(found.as_dict()) == found
+
+
+def test_the_slice_that_is_worse_is_found_among_many_that_are_not() -> None:
+    random = np.random.default_rng(2)
+    correct = random.uniform(size=400) < 0.85
+    camera = random.integers(0, 20, 400)
+    correct[camera == 7] = random.uniform(size=int((camera == 7).sum())) < 0.3
+    noise = [one for at in range(10) for one in members_of(f"n{at}", [str(v) for v in random.integers(0, 5, 400)])]
+    mine = members_of("camera", [f"c{value}" for value in camera])
+
+    found = find_slices(correct, [*noise, *mine])
+
+    assert [(one.field, one.value) for one in found if one.is_worse] == [("camera", "c7")]
+    worst, inside = found[0], camera == 7
+    counts = [[int((~correct & inside).sum()), int((correct & inside).sum())],
+              [int((~correct & ~inside).sum()), int((correct & ~inside).sum())]]  # fmt: skip
+    assert worst.p == pytest.approx(fisher_exact(counts, alternative="greater").pvalue)
+    assert worst.difference_interval.high < 0
+    assert worst.difference == pytest.approx(correct[inside].mean() - correct[~inside].mean())
+
+
+def test_slices_without_a_difference_are_rarely_called_worse() -> None:
+    random = np.random.default_rng(3)
+    alarms = 0
+    for _ in range(100):
+        correct = random.uniform(size=200) < 0.8
+        members = [one for at in range(8) for one in members_of(str(at), list(map(str, random.integers(0, 4, 200))))]
+        alarms += any(one.is_worse for one in find_slices(correct, members))
+
+    assert alarms <= 8
+
+
+def test_numbers_are_cut_into_quarters_and_addresses_are_no_slices() -> None:
+    sizes = members_of("size", list(range(100)))
+    addresses = members_of("uri", [f"https://example.org/{at}" for at in range(400)])
+    missing = members_of("camera", ["a"] * 20 + [None] * 30 + ["b"] * 5)
+
+    assert [len(one.rows) for one in sizes] == [25, 25, 25, 25]
+    assert addresses == []
+    assert [(one.value, len(one.rows)) for one in missing] == [("a", 20)]
+    assert find_slices(np.ones(30, bool), [Members("a", "b", np.arange(10))])[0].p == 1.0
+
+
+def test_a_small_change_stays_small_and_what_it_does_is_measured() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+
+    changed = {name: change(name, pixels, seed=1) for name in CHANGES}
+
+    assert all(one.shape == pixels.shape and one.dtype == np.uint8 for one in changed.values())
+    assert all((one != pixels).any() for one in changed.values())
+    assert (change("noise (σ 10 of 255)", pixels, 1) == changed["noise (σ 10 of 255)"]).all()
+    plain = np.tile([0.9, 0.1], (60, 1))
+    turned = np.where(np.arange(60)[:, None] < 30, plain[:, ::-1], plain)
+    found = measure("30 % darker", plain, turned, np.zeros(60, dtype=np.int64))
+    assert (found.kept, found.difference, found.is_worse) == (0.5, -0.5, True)
+
+
+def test_two_models_are_contrasted_class_by_class() -> None:
+    random = np.random.default_rng(5)
+    labels = random.integers(0, 3, 300)
+    current = np.eye(3)[labels] * 0.8 + 0.1
+    new = current.copy()
+    new[labels == 1] = current[labels == 1][:, [1, 0, 2]]  # every dog is taken for a cat
+
+    found = contrast(new, current, labels, CLASSES)
+    same = contrast(current, current, labels, CLASSES)
+
+    assert [(one.name, one.is_real) for one in found.classes] == [("dog", True), ("cat", False), ("fox", False)]
+    assert found.macro_f1.interval.high < 0 < found.log_loss.interval.low
+    assert (same.macro_f1.value, same.macro_f1.interval.low, same.macro_f1.interval.high) == (0, 0, 0)
