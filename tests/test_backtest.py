@@ -152,7 +152,7 @@ def test_a_backtest_that_was_killed_goes_on_and_ends_the_same(bench: Bench, tmp_
         "from backend.backtest.bench import Bench\nfrom backend.backtest.campaign import Campaign, run\n"
         "from backend.backtest.replay import Arm\n"
         "if __name__ == '__main__':\n"
-        "    campaign = Campaign((Arm('random'), Arm('margin')), 3, (20, 40, 60))\n"
+        "    campaign = Campaign((Arm('random'), Arm('margin')), 2, (20, 40))\n"
         "    run(Bench(Path(sys.argv[1])), campaign, Path(sys.argv[2]), 1)\n"
     )
     script = tmp_path / "campaign.py"
@@ -165,17 +165,17 @@ def test_a_backtest_that_was_killed_goes_on_and_ends_the_same(bench: Bench, tmp_
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(20)
     before = {path.name: path.read_bytes() for path in runs.glob("*.json")}
-    campaign = Campaign((Arm("random"), Arm("margin")), 3, STEPS)
+    campaign = Campaign((Arm("random"), Arm("margin")), 2, (20, 40))
 
     resumed = run(bench, campaign, tmp_path / "out", jobs=2)
 
     whole = run(bench, campaign, tmp_path / "other", jobs=2)
-    assert 1 <= len(before) < 6
+    assert 1 <= len(before) < 4
     assert all((runs / name).read_bytes() == data for name, data in before.items())
     for name in whole:
         np.testing.assert_array_equal(accuracies(resumed[name]), accuracies(whole[name]))
     with pytest.raises(BacktestMismatch, match="--out"):
-        run(bench, Campaign(campaign.arms, 3, (20, 40)), tmp_path / "out", jobs=1)
+        run(bench, Campaign(campaign.arms, 2, (20, 60)), tmp_path / "out", jobs=1)
 
 
 def test_the_agent_drops_what_cannot_win_and_keeps_the_baseline(bench: Bench, tmp_path: Path) -> None:

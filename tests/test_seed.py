@@ -33,27 +33,28 @@ def pictures() -> Iterator[S3Server]:
         yield server
 
 
-@pytest.fixture
-def web(home: Path, server: LabelStudioServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    assert home
+@pytest.fixture(scope="module")
+def web(server: LabelStudioServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A web process on a home of its own, for all projects here; the folder of images that it may read."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     assert server.local_files is not None
     images = server.local_files / f"seed-{uuid.uuid4().hex[:8]}"
-    data = digits(CACHE)
-    shutil.copytree(data.root, images)
-    monkeypatch.setenv("NEXTBATCH_URL", url)
-    monkeypatch.setenv("NEXTBATCH_WEBHOOK_SECRET", "correct-horse")
-    monkeypatch.setenv("NEXTBATCH_DATA_ROOT", str(server.local_files))
-    monkeypatch.setenv("LABEL_STUDIO_URL", server.url)
-    monkeypatch.setenv("LABEL_STUDIO_API_KEY", server.account.token)
-    command([sys.executable, "-m", "backend.cli", "migrate"])
-    process = subprocess.Popen([sys.executable, "-m", "backend.cli", "web", "--port", str(port)])
-    try:
-        assert wait_until(lambda: answers(url), 30)
-        yield str(images)
-    finally:
-        stop(process)
+    shutil.copytree(digits(CACHE).root, images)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEXTBATCH_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("NEXTBATCH_URL", url)
+        patch.setenv("NEXTBATCH_WEBHOOK_SECRET", "correct-horse")
+        patch.setenv("NEXTBATCH_DATA_ROOT", str(server.local_files))
+        patch.setenv("LABEL_STUDIO_URL", server.url)
+        patch.setenv("LABEL_STUDIO_API_KEY", server.account.token)
+        command([sys.executable, "-m", "backend.cli", "migrate"])
+        process = subprocess.Popen([sys.executable, "-m", "backend.cli", "web", "--port", str(port)])
+        try:
+            assert wait_until(lambda: answers(url), 30)
+            yield str(images)
+        finally:
+            stop(process)
 
 
 def answers(url: str) -> bool:

@@ -50,7 +50,8 @@ def run(
     done, total = len(wanted) - len(missing), len(wanted)
     progress(done, total, "found" if done else "")
     if missing:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([_replay.__module__])  # torch is imported once, not once a job
         with ProcessPoolExecutor(min(jobs, len(missing)), context, _settle) as workers:
             running = {
                 workers.submit(_replay, bench.folder, *wanted[key], campaign.schedule, paths[key]): key

@@ -105,6 +105,7 @@ class _Demo:
             studio_env.result(), triton_env.result()
         home = out / "home"
         shutil.rmtree(home, ignore_errors=True)
+        _share_encoders(home / "nextbatch", settings().cache / "encoders")
         self.logs = home / "logs"
         self.root = home / "data"  # what may be read; Label Studio shows only folders below it
         self.images = self.root / "images"
@@ -230,6 +231,13 @@ class _Demo:
 def _data(scenario: Scenario) -> Path | None:
     given = scenario.data or os.environ.get("NEXTBATCH_DATA")
     return Path(given).expanduser() if given else None
+
+
+def _share_encoders(home: Path, kept: Path) -> None:
+    """A demo's home begins empty; what was exported once is as good for the next one."""
+    kept.mkdir(parents=True, exist_ok=True)
+    home.mkdir(parents=True)
+    (home / "encoders").symlink_to(kept)
 
 
 def _lay_out(dataset: Dataset, root: Path, scenario: Scenario) -> dict[str, str]:

@@ -1,12 +1,10 @@
-"""A real worker that kills itself once, right after the work of one step and before the step's checkpoint.
+"""A real worker that kills itself once, right after the work of one step and before the step's checkpoint."""
 
-python -m tests.rounds.killed_worker STEP MARKER
-"""
-
+import multiprocessing
 import os
 import signal
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,21 @@ def die_after(work: Callable[..., Any], marker: Path, step: str | None = None) -
     return wrapped
 
 
-def main(step: str, marker: Path) -> None:
+def start(step: str, marker: Path, log: Path) -> BaseProcess:
+    """A process of its own, forked from one that has imported all that a worker needs, which takes seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torch"])
+    process = context.Process(target=_work, args=(step, marker, log, dict(os.environ)), daemon=True)
+    process.start()
+    return process
+
+
+def _work(step: str, marker: Path, log: Path, environment: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
     if step in WORK:
         module, name = WORK[step]
         setattr(module, name, die_after(getattr(module, name), marker))
@@ -44,7 +56,3 @@ def main(step: str, marker: Path) -> None:
         wanted = {"begin": "begin", "finish": "done"}[step]
         the_round._update = die_after(the_round._update, marker, wanted)
     worker.run()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from backend.database import Annotation, Batch, Item, ModelVersion, Pick, reading
 from backend.processes import wait_until
 from backend.studio.client import Studio
+from tests.rounds import killed_worker
 from tests.rounds.conftest import Loop
 
 STEPS = ["begin", "sync", "encode", "learn", "choose", "publish", "restock", "finish"]
@@ -49,8 +50,9 @@ def test_workers_killed_after_each_step_in_turn_go_on_after_a_restart(
     number = loop.ask()
     for step in STEPS:
         marker = tmp_path / step
-        killed = loop.work("tests.rounds.killed_worker", step, str(marker))
-        assert killed.wait(60) == -signal.SIGKILL, step
+        killed = killed_worker.start(step, marker, loop.log)
+        killed.join(60)
+        assert killed.exitcode == -signal.SIGKILL, step
         assert marker.exists()
 
     loop.work()
@@ -59,13 +61,15 @@ def test_workers_killed_after_each_step_in_turn_go_on_after_a_restart(
     assert_everything_is_there_once(loop, studio)
 
 
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
 def test_another_worker_takes_over_within_15_seconds(loop: Loop, studio: Studio, tmp_path: Path) -> None:
     marker = tmp_path / "killed"
     number = loop.ask()
-    killed = loop.work("tests.rounds.killed_worker", "choose", str(marker))
+    killed = killed_worker.start("choose", marker, loop.log)
     assert wait_until(lambda: loop.state(number) == "running", 60)
     loop.work()
-    assert killed.wait(60) == -signal.SIGKILL
+    killed.join(60)
+    assert killed.exitcode == -signal.SIGKILL
 
     assert wait_until(lambda: loop.step(number) not in ("choose", ""), 15)  # it chose again and went on
     loop.wait_done(number)
