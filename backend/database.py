@@ -177,7 +177,7 @@ class ModelVersion(Table):
     lineage: Mapped[dict[str, Any]] = mapped_column(default=dict)
     state: Mapped[str] = mapped_column(
         sa.String(10), default="candidate"
-    )  # candidate | champion | retired | refused | deleted
+    )  # candidate | challenger | champion | retired | refused | deleted
     tags: Mapped[list[Any]] = mapped_column(default=list)
     created_at: Mapped[dt.datetime] = mapped_column(default=now)
 
@@ -194,7 +194,7 @@ class ModelChange(Table):
     project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"), index=True)
     version_id: Mapped[int] = mapped_column(sa.ForeignKey("model_versions.id"))
     previous_id: Mapped[int | None] = mapped_column(sa.ForeignKey("model_versions.id"))
-    action: Mapped[str] = mapped_column(sa.String(16))  # promote | rollback | refuse | tag | untag | delete
+    action: Mapped[str] = mapped_column(sa.String(16))  # promote | rollback | refuse | tag | untag | delete | challenge | look | withdraw
     actor: Mapped[str] = mapped_column(sa.String(128))
     detail: Mapped[str] = mapped_column(sa.Text, default="")
     created_at: Mapped[dt.datetime] = mapped_column(default=now)
@@ -207,6 +207,15 @@ class ModelAnalysis(Table):
     version_id: Mapped[int] = mapped_column(sa.ForeignKey("model_versions.id"), primary_key=True)
     found: Mapped[dict[str, Any]]
     made_at: Mapped[dt.datetime] = mapped_column(default=now)
+
+
+class ModelUse(Table):
+    """How many predictions a version gave on a day."""
+
+    __tablename__ = "model_uses"
+    version_id: Mapped[int] = mapped_column(sa.ForeignKey("model_versions.id"), primary_key=True)
+    day: Mapped[dt.date] = mapped_column(primary_key=True)
+    answers: Mapped[int] = mapped_column(default=0)
 
 
 class Batch(Table):
@@ -240,6 +249,8 @@ class Pick(Table):
     is_random_slice: Mapped[bool] = mapped_column(default=False)
     is_kept: Mapped[bool] = mapped_column(default=False)  # left over from the batch before
     prediction: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON)
+    model: Mapped[str] = mapped_column(sa.String(16), default="")  # the version whose prediction that is
+    shadow: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON)  # the other's, where a version challenges
 
 
 class Alert(Table):

@@ -101,6 +101,11 @@ class VersionDeleted(NextbatchError):
     """{version} was deleted: its head is gone. What it was trained on is still known: nextbatch models show."""
 
 
+class BadSearchTerm(NextbatchError):
+    """{term!r} cannot be looked for.
+    Give a word, or one of these names with >, >=, <, <= or = and a value: {names}."""
+
+
 class NoEarlierVersion(NextbatchError):
     """Before {version} nothing answered, or what did was deleted.
     Choose a version by hand: nextbatch models promote PROJECT vN"""

@@ -16,6 +16,8 @@ from sqlalchemy.orm import Session
 from backend import answers, events, metrics
 from backend.database import Event, ModelVersion, Project, Round, reading, transaction
 from backend.errors import BadLabelConfig, NextbatchError
+from backend.learning import usage
+from backend.learning.challenge import answering, is_challengers
 from backend.learning.registry import champion
 from backend.rounds.queue import FORCING_ACTIONS, LABEL_ACTIONS, is_resting, request_round, rest_of_batch
 from backend.settings import settings
@@ -75,7 +77,7 @@ class Hooks:
         deadline = time.monotonic() + settings().predict_deadline_s
         with reading() as session:
             project = self._project(session)
-            version = None if project is None else champion(session, project.id)
+            version, rival = (None, None) if project is None else answering(session, project.id)
         name = "v0" if version is None else version.name
         entries: list[dict[str, Any]] = [{"result": [], "score": 0.0, "model_version": name} for _ in tasks]
         if project is None:
@@ -88,12 +90,22 @@ class Hooks:
         opened = [answers.read_task(at, task, question.data_key, question.is_inline) for at, task in enumerate(tasks)]
         readable = [task for task in opened if task is not None]
         metrics.predictions.labels("broken").inc(len(opened) - len(readable))
-        model = _load(version)
-        found = answers.predict_tasks(project.id, model, readable, deadline, type(self).encode_now)
-        metrics.used(project.name, name, len(found))
-        for place, probabilities in found.items():
-            assert model is not None
-            entries[place] |= _entry(question, model.head.classes, probabilities)
+        beside = _load(rival)
+        share = project.settings.challenger.share if beside is not None else 0.0
+        theirs = [task for task in readable if rival and share and is_challengers(task.key, rival.name, share)]
+        ours = [task for task in readable if task not in theirs] if theirs else readable
+        for one, model, asked in ((version, _load(version), ours), (rival, beside, theirs)):
+            if not asked:
+                continue
+            found = answers.predict_tasks(project.id, model, asked, deadline, type(self).encode_now)
+            for place, probabilities in found.items():
+                assert model is not None
+                assert one is not None
+                entry = _entry(question, model.head.classes, probabilities)
+                entries[place] |= entry | {"model_version": one.name}
+            if one is not None:
+                metrics.used(project.name, one.name, len(found))
+                usage.count(one.id, len(found))
         return entries
 
     def fit(

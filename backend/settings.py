@@ -164,6 +164,20 @@ class AnalysisSection(Section):
     )
 
 
+class ChallengerSection(Section):
+    """A version that `nextbatch models challenge` named scores beside the champion; docs/models.md says how."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="Share of the items whose predictions are the challenger's; 0: it is only written down."
+    )
+    decide: Literal["hand", "rule"] = Field(
+        default="hand", description="rule: promote a challenger that is surely better, withdraw one that is worse."
+    )
+    labels: Annotated[int, Field(ge=20)] = Field(
+        default=100, description="Labels of the holdout at which the two are first compared; then at twice as many."
+    )
+
+
 class ProjectConfig(Section):
     """A project's configuration as a service: one YAML file."""
 
@@ -176,5 +190,6 @@ class ProjectConfig(Section):
     trigger: TriggerSection = TriggerSection()
     validation: ValidationSection = ValidationSection()
     analysis: AnalysisSection = AnalysisSection()
+    challenger: ChallengerSection = ChallengerSection()
     publish: Literal["reorder", "create"] = "reorder"
     seed: int = 0

@@ -4,9 +4,12 @@ import getpass
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from backend.database import ModelVersion
 
 app = typer.Typer(help="List, compare, promote, roll back and export model versions.", no_args_is_help=True)
 
@@ -40,6 +43,10 @@ def list_(
 
     with reading() as session:
         found = registry.versions(session, project_named(session, project).id, tag, state)
+    _list(found, as_json)
+
+
+def _list(found: list["ModelVersion"], as_json: bool) -> None:
     rows: list[dict[str, Any]] = [
         {
             "name": version.name,
@@ -63,6 +70,41 @@ def list_(
             f"{row['name']:<6} {row['state']:<9} {row['made']}  labels {labels:<6} accuracy {accuracy:<24} "
             f"{row['method'] or '-'}  {' '.join(row['tags'])}".rstrip()
         )
+
+
+@app.command()
+def search(
+    project: Project,
+    terms: Annotated[list[str], typer.Argument(help="Words, or accuracy>0.8, labels>=100, made>2026-11, tag words.")],
+    as_json: AsJson = False,
+) -> None:
+    """List the versions of which every term is true, newest first."""
+    from backend.database import project_named, reading
+    from backend.learning.search import search as find
+
+    with reading() as session:
+        found = find(session, project_named(session, project).id, terms)
+    _list(found, as_json)
+
+
+@app.command()
+def layers(
+    project: Project,
+    version: Version = "champion",
+    svg: Annotated[Path | None, typer.Option(help="Write the drawing to this file.")] = None,
+) -> None:
+    """Draw a version's network, a box a layer."""
+    from backend.database import project_named, reading
+    from backend.learning import drawing, registry
+
+    with reading() as session:
+        found = registry.find(session, project_named(session, project).id, version)
+    drawn = drawing.layers(registry.encoder_path(found.encoder_digest), registry.load_head(found))
+    if svg is None:
+        print(drawing.text(drawn))
+    else:
+        svg.write_text(drawing.svg(drawn))
+        print(svg)
 
 
 @app.command()
@@ -137,6 +179,26 @@ def rollback(project: Project) -> None:
     with transaction() as session:
         left, found = registry.rollback(session, project_named(session, project).id, actor())
     print(f"{found.name} is the champion of {project} again; {left.name} has retired")
+
+
+@app.command()
+def challenge(
+    project: Project,
+    version: Version,
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="End it.")] = False,
+) -> None:
+    """Let a version score beside the champion; `challenger` in the project's YAML says for which share of the items."""
+    from backend.database import project_named, transaction
+    from backend.learning import challenge as challenging
+    from backend.learning import registry
+
+    with transaction() as session:
+        found = registry.find(session, project_named(session, project).id, version)
+        if withdraw:
+            challenging.withdraw(session, found, actor())
+        else:
+            challenging.challenge(session, found, actor())
+    print(f"{found.name} {'challenges no longer' if withdraw else f'challenges the champion of {project}'}")
 
 
 @app.command()

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from backend.database import Batch, ModelAnalysis, ModelVersion, Pick, Project, Round
-from backend.learning import registry
+from backend.learning import registry, usage
 from backend.learning.analysis import Analysis, Measured
 from backend.learning.provenance import sha256_of
 
@@ -121,13 +121,18 @@ def _analysis(session: Session, version: ModelVersion) -> dict[str, Any] | None:
 
 
 def _use(session: Session, version: ModelVersion) -> dict[str, Any]:
-    """Batches that this version chose, and how many items they hold."""
+    """How many predictions the version gave, the batches that it chose, and how many items they hold."""
     mine = Batch.model_version_id == version.id
     batches = session.scalars(sa.select(Batch.version).where(mine).order_by(Batch.number)).all()
     picks = session.scalar(
         sa.select(sa.func.count()).select_from(Pick).join(Batch, Batch.id == Pick.batch_id).where(mine)
     )
-    return {"answers": version.state == "champion", "batches": list(batches), "picks": picks}
+    return {
+        "answers": version.state == "champion",
+        "asked": usage.asked(session, version.id),
+        "batches": list(batches),
+        "picks": picks,
+    }
 
 
 def _section(title: str, facts: Mapping[str, Any]) -> str:

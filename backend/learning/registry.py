@@ -31,6 +31,11 @@ def head_path(digest: str) -> Path:
     return settings().home / "heads" / f"{digest}.safetensors"
 
 
+def encoder_path(digest: str) -> Path:
+    """The network of the encoder with that digest."""
+    return settings().home / "encoders" / digest / "model.onnx"
+
+
 def snapshots() -> Path:
     """The folder of the data snapshots."""
     return settings().home / "snapshots"
@@ -114,10 +119,14 @@ def record(session: Session, project_id: int, round_id: int, head: Head, origin:
 
 
 def find(session: Session, project_id: int, name: str) -> ModelVersion:
-    """The version of that name, such as ``v7``, or "champion". Raises UnknownVersion, which lists the newest ones."""
+    """The version of that name, such as ``v7``, "champion" or "challenger". Raises UnknownVersion, which lists some."""
     if name == "champion" and (found := champion(session, project_id)) is not None:
         return found
     of_project = ModelVersion.project_id == project_id
+    if name == "challenger":
+        rival = session.scalar(sa.select(ModelVersion).where(of_project, ModelVersion.state == name))
+        if rival is not None:
+            return rival
     number = name.removeprefix("v")
     if number.isdecimal() and len(number) < 10:
         version = session.scalar(sa.select(ModelVersion).where(of_project, ModelVersion.number == int(number)))
@@ -142,12 +151,10 @@ def promote(session: Session, version: ModelVersion, actor: str, action: str = "
 
     Raises VersionDeleted, HeadUnreadable. A version that is the champion already stays it, without a new line.
     """
-    _lock(session, version)
+    lock(session, version)
     if version.state == "champion":
         return
-    if version.state == "deleted":
-        raise VersionDeleted(version=version.name)
-    load_head(version)
+    check_there(version)
     before = champion(session, version.project_id)
     session.execute(
         sa.update(ModelVersion)
@@ -157,7 +164,14 @@ def promote(session: Session, version: ModelVersion, actor: str, action: str = "
     )
     version.state = "champion"
     session.add(version)
-    _note(session, version, actor, action, previous_id=before.id if before else None)
+    note(session, version, actor, action, previous_id=before.id if before else None)
+
+
+def check_there(version: ModelVersion) -> None:
+    """Raises VersionDeleted, HeadUnreadable where the version could not answer."""
+    if version.state == "deleted":
+        raise VersionDeleted(version=version.name)
+    load_head(version)
 
 
 def rollback(session: Session, project_id: int, actor: str) -> tuple[ModelVersion, ModelVersion]:
@@ -180,17 +194,17 @@ def refuse(session: Session, version: ModelVersion, actor: str) -> None:
     """Keep `version` for the record; its parent goes on answering."""
     version.state = "refused"
     session.add(version)
-    _note(session, version, actor, "refuse")
+    note(session, version, actor, "refuse")
 
 
 def tag(session: Session, version: ModelVersion, name: str, actor: str, *, remove: bool = False) -> None:
     """Give the version a tag, or take it away. To repeat it changes nothing."""
-    _lock(session, version)
+    lock(session, version)
     if (name in version.tags) is not remove:
         return
     version.tags = [kept for kept in version.tags if kept != name] if remove else sorted([*version.tags, name])
     session.add(version)
-    _note(session, version, actor, "untag" if remove else "tag", name)
+    note(session, version, actor, "untag" if remove else "tag", name)
 
 
 def delete(session: Session, version: ModelVersion, actor: str) -> bool:
@@ -199,7 +213,7 @@ def delete(session: Session, version: ModelVersion, actor: str) -> bool:
     Versions that are equal share a file, which stays while one of them does. Raises VersionInUse for what answers,
     what the champion was compared with, and what people see predictions of.
     """
-    _lock(session, version)
+    lock(session, version)
     if version.state == "deleted":
         return False
     reason = _use(session, version)
@@ -207,7 +221,7 @@ def delete(session: Session, version: ModelVersion, actor: str) -> bool:
         raise VersionInUse(version=version.name, reason=reason[0], mend=reason[1])
     version.state = "deleted"
     session.add(version)
-    _note(session, version, actor, "delete")
+    note(session, version, actor, "delete")
     session.flush()
     if loan := version.lineage.get("loan"):
         others = versions(session, version.project_id)
@@ -230,6 +244,8 @@ def _use(session: Session, version: ModelVersion) -> tuple[str, str] | None:
     """What the version is used for, and what ends that; None where it is not in use."""
     if version.state == "champion":
         return "it is the champion", "Promote another version first."
+    if version.state == "challenger":
+        return "it challenges the champion", "End that first: nextbatch models challenge … --withdraw."
     answering = champion(session, version.project_id)
     if answering is not None and answering.parent_id == version.id:
         return f"it is the parent of the champion {answering.name}", f"Delete it when {answering.name} has retired."
@@ -258,14 +274,14 @@ def _before(session: Session, version: ModelVersion) -> list[int]:
     return [] if version.parent_id is None else [version.parent_id]
 
 
-def _lock(session: Session, version: ModelVersion) -> None:
+def lock(session: Session, version: ModelVersion) -> None:
     """One change of a project's versions at a time, and `version` as it is now. SQLite has one writer anyway."""
     session.execute(sa.select(Project.id).where(Project.id == version.project_id).with_for_update())
     if sa.inspect(version).persistent:
         session.refresh(version)
 
 
-def _note(
+def note(
     session: Session,
     version: ModelVersion,
     actor: str,
@@ -273,6 +289,7 @@ def _note(
     detail: str = "",
     previous_id: int | None = None,
 ) -> None:
+    """A line of the books: who did what with the version."""
     line = ModelChange(project_id=version.project_id, version_id=version.id, action=action, actor=actor[:128])
     line.detail, line.previous_id = detail, previous_id
     session.add(line)

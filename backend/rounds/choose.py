@@ -16,6 +16,7 @@ from backend.database import Annotation, Batch, Item, ModelVersion, Pick, Projec
 from backend.learning import registry
 from backend.learning.heads import Head
 from backend.pool.catalog import Candidates, candidates, labelled
+from backend.rounds import challenge
 from backend.rounds.encoding import open_embeddings
 from backend.rounds.inputs import OF_A_MODEL, request_inputs
 from backend.rounds.likes import Like, find_targets
@@ -164,6 +165,9 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
         predicted.setdefault(pick.item_id, pick.prediction)
     with transaction() as session:
         batch = save_batch(session, project, round_, version, kept, drawn, predicted, selection)
+        if version is not None:
+            rows = inputs["embeddings"][[place[id_] for id_ in shown]]
+            challenge.note_answers(session, project, batch, version, shown, rows, predictions)
         return _report(session, batch)
 
 
