@@ -172,7 +172,7 @@ def test_the_same_arguments_give_the_same_bits_in_another_process() -> None:
         "from tests.learning.test_training import digits, lend, CLASSES\n"
         "from backend.learning.training import fit\n"
         "x, y = digits()\n"
-        "print(fit(x[:80], y[:80], CLASSES, lend(x, 80), seed=7).head.digest)"
+        "print(fit(x[:80], y[:80], CLASSES, lend(x[:600], 80), seed=7).head.digest)"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
 

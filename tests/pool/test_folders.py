@@ -20,6 +20,7 @@ from backend.errors import ArchiveUnsafe, DatasetUnreadable
 from backend.pool import folders
 from backend.pool.decode import decode
 from backend.pool.folders import Dataset, LabelledFiles, digits, open_dataset, read_folder
+from tests.services.images import CACHE
 
 
 def put(root: Path, names: Iterable[str]) -> Path:
@@ -226,8 +227,8 @@ def test_colour_arrays_become_png_files_without_loss(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif("NEXTBATCH_DATA" not in os.environ, reason="NEXTBATCH_DATA names no CIFAR-10 folder or archive")
-def test_the_data_of_the_benchmarks_is_read_whole(tmp_path: Path) -> None:
-    dataset = open_dataset(Path(os.environ["NEXTBATCH_DATA"]), tmp_path)
+def test_the_data_of_the_benchmarks_is_read_whole() -> None:
+    dataset = open_dataset(Path(os.environ["NEXTBATCH_DATA"]), CACHE)
 
     assert (len(dataset.train), len(dataset.test), len(dataset.classes)) == (50_000, 10_000, 10)
     assert decode(dataset.test.paths[0].read_bytes(), 128).shape == (32, 32, 3)
