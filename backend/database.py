@@ -253,6 +253,29 @@ class Pick(Table):
     shadow: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON)  # the other's, where a version challenges
 
 
+class Mark(Table):
+    """What a person decided about an item: `first` to have it labelled before others, `never` to keep it away."""
+
+    __tablename__ = "marks"
+    item_id: Mapped[int] = mapped_column(sa.ForeignKey("items.id"), primary_key=True)
+    project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"), index=True)
+    kind: Mapped[str] = mapped_column(sa.String(8))  # first | never
+    place: Mapped[int]  # the order among the first ones
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
+
+
+class Deed(Table):
+    """What somebody did to a project by hand, for the books. Model versions have books of their own (ModelChange)."""
+
+    __tablename__ = "deeds"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"), index=True)
+    actor: Mapped[str] = mapped_column(sa.String(128))
+    action: Mapped[str] = mapped_column(sa.String(32))
+    detail: Mapped[str] = mapped_column(sa.Text, default="")
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
+
+
 class Alert(Table):
     """Something a person should know: what was seen and what to do."""
 

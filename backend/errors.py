@@ -402,6 +402,19 @@ class StrategyFieldMissing(NextbatchError):
     Name a field that the tasks have."""
 
 
+class UnknownItems(NextbatchError):
+    """{project} has no such items: {ids}. Load the page again: they may have been of another project."""
+
+
+class TooManyFirst(NextbatchError):
+    """{project} would have more than {most} items that come first. Choose fewer, or undo some."""
+
+
+class NotMovable(NextbatchError):
+    """Item {item} keeps its rank: {problem}. Load the page again, and move it there."""
+
+
+
 class NothingToLookFor(NextbatchError):
     """A round cannot look for the like of what there is not: {problem}.
     Ask with --like and ids of tasks, --like-class and a class that has labels, or --like-errors once a model errs."""

@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     job_items: int = Field(default=4_000, ge=1, description="Items a job of a scan that many workers share.")
     metrics: str | None = Field(default=None, description="host:port at which a worker answers Prometheus.")
     worker_threads: int = Field(default=2, ge=1, description="Threads of numerical libraries in the worker.")
+    secret_key: SecretStr | None = Field(
+        default=None, description="Signs the pages' sessions; default: made below home. Web processes must agree."
+    )
     log: Literal["auto", "json", "text"] = Field(
         default="auto", description="How processes log; auto: JSON, but text in a terminal."
     )

@@ -179,14 +179,22 @@ def rollback(session: Session, project_id: int, actor: str) -> tuple[ModelVersio
 
     Repeated, it goes further back. Raises NoEarlierVersion, HeadUnreadable.
     """
+    version = earlier(session, project_id)
+    left = champion(session, project_id)
+    assert left is not None
+    promote(session, version, actor, "rollback")
+    return left, version
+
+
+def earlier(session: Session, project_id: int) -> ModelVersion:
+    """The version that answered before the champion did, to which a rollback goes. Raises NoEarlierVersion."""
     left = champion(session, project_id)
     if left is None:
         raise NoEarlierVersion(version="v0")
     for version_id in reversed(_before(session, left)):
         version = session.get_one(ModelVersion, version_id)
         if version.state != "deleted":
-            promote(session, version, actor, "rollback")
-            return left, version
+            return version
     raise NoEarlierVersion(version=left.name)
 
 

@@ -18,6 +18,7 @@ from backend.learning.heads import Head
 from backend.pool.catalog import Candidates, candidates, labelled
 from backend.rounds import challenge
 from backend.rounds.encoding import open_embeddings
+from backend.rounds.hand import wishes
 from backend.rounds.inputs import OF_A_MODEL, request_inputs
 from backend.rounds.likes import Like, find_targets
 from backend.rounds.opinions import merged, second_opinions
@@ -54,6 +55,14 @@ def left_over(session: Session, project_id: int) -> list[Pick]:
             .order_by(Batch.number.desc(), Pick.rank)
         )
     )
+
+
+def put_first(kept: Sequence[Pick], first: Sequence[int]) -> list[Pick]:
+    """The picks with `first` in front, in that order; those that were in no batch yet become picks of a person."""
+    known = {pick.item_id: pick for pick in kept}
+    reason = "put first by hand"
+    front = [known.get(id_) or Pick(item_id=id_, reason=reason, is_random_slice=False) for id_ in first]
+    return front + [pick for id_, pick in known.items() if id_ not in first]
 
 
 def draw(
@@ -133,7 +142,8 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
         made = session.scalar(sa.select(Batch).where(Batch.round_id == round_.id))
         if made is not None:
             return _report(session, made)
-        kept = left_over(session, project_id)
+        wished = wishes(session, project_id, project.settings.publish == "reorder")
+        kept = [pick for pick in left_over(session, project_id) if pick.item_id not in wished.never]
         known = labelled(session, project_id)
         version = registry.champion(session, project_id)
         is_first = not session.scalar(sa.select(sa.exists().where(Batch.project_id == project_id)))
@@ -144,15 +154,16 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
     targets, policy = None, ""
     if like:
         targets, policy = find_targets(like, embeddings, known, head)
-        kept = [pick for pick in kept if pick.is_random_slice]
+        kept = [pick for pick in kept if pick.is_random_slice or pick.item_id in wished.first]
         strategy = strategy if Needs.TARGETS in strategy.needs else strategies.create("similar")
+    kept = put_first(kept, wished.first)
     asked, seed = strategy.needs | strategy.uses, round_seed(config.seed, number)
     pool, again = _pool(project_id, config, is_voted=Needs.VOTES in asked and head is not None)
     train = [row for row in known if not row.is_holdout]
     penalty = 0.0 if version is None else float(version.lineage["penalty"])
     inputs = request_inputs(project_id, asked, config.strategy, embeddings, pool, train, head, penalty, seed, targets)
     size = max(0, config.batch.size - len(kept))
-    excluded = frozenset(pick.item_id for pick in kept)
+    excluded = frozenset(pick.item_id for pick in kept) | (wished.never & frozenset(pool.ids.tolist()))
     drawn, selection = draw(pool, excluded, strategy, config, size, is_first, seed, inputs, again)
     if policy:
         selection = replace(selection, diagnostics={**selection.diagnostics, "policy": policy})
@@ -237,7 +248,7 @@ def save_batch(
                 propensity=pick.propensity,
                 reason=pick.reason,
                 is_random_slice=pick.is_random_slice,
-                is_kept=True,
+                is_kept=pick.batch_id is not None,
                 prediction=predicted.get(pick.item_id),
             )
         )

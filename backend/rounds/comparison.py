@@ -1,5 +1,6 @@
 """Two model versions on the same labels: which one is better, and how sure that is."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,40 @@ from backend.database import ModelVersion
 from backend.learning import registry
 from backend.learning.contrast import Contrast, contrast
 from backend.pool.catalog import Labelled, labelled
-from backend.rounds.learn import FEWEST_TO_COMPARE
 from backend.scoring.vectors import VectorStore
 from backend.settings import settings
 
+FEWEST_TO_COMPARE = 10  # unseen labels below which two heads cannot be told apart
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What two versions say of the same holdout: probabilities (n, K) of each, labels (n,) among the K `classes`."""
+
+    holdout: list[Labelled]
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    new: NDArray[np.float32]
+    current: NDArray[np.float32]
+
 
 def compare(session: Session, new: ModelVersion, current: ModelVersion) -> Contrast | None:
-    """`new` against `current` on the holdout as it is labelled now; neither was fitted to any of it.
+    """`new` against `current`, as `answers` has them. None below 10 labels. Raises HeadUnreadable."""
+    return contrast_of(answers(session, new, current))
+
+
+def contrast_of(found: Answers) -> Contrast | None:
+    """Measure by measure, or None below 10 labels."""
+    if len(found.holdout) < FEWEST_TO_COMPARE:
+        return None
+    return contrast(found.new, found.current, found.labels, found.classes)
+
+
+def answers(session: Session, new: ModelVersion, current: ModelVersion) -> Answers:
+    """Both versions on the holdout as it is labelled now; neither was fitted to any of it.
 
     Every version is asked with its own encoder's embeddings; items that one of them has no embedding of are left
-    out, as are labels that neither knows. None below 10 labels. Raises HeadUnreadable.
+    out, as are labels that neither knows. Raises HeadUnreadable.
     """
     heads = registry.load_head(new), registry.load_head(current)
     classes = tuple(dict.fromkeys(heads[0].classes + heads[1].classes))
@@ -30,14 +55,12 @@ def compare(session: Session, new: ModelVersion, current: ModelVersion) -> Contr
     hashes = [row.content_hash for row in holdout]
     known = np.all([store.locate(hashes) >= 0 for store in stores], axis=0)
     holdout = [row for row, is_known in zip(holdout, known, strict=True) if is_known]
-    if len(holdout) < FEWEST_TO_COMPARE:
-        return None
-    answers = [
+    said = [
         _spread(head.predict(_rows(store, holdout)), head.classes, classes)
         for head, store in zip(heads, stores, strict=True)
     ]
     labels = np.array([classes.index(row.label) for row in holdout], dtype=np.int64)
-    return contrast(answers[0], answers[1], labels, classes)
+    return Answers(holdout, classes, labels, said[0], said[1])
 
 
 def vectors(encoder_digest: str, dims: int) -> VectorStore:

@@ -18,12 +18,11 @@ from backend.learning.loans import save_loan
 from backend.learning.snapshots import Row, Snapshot
 from backend.pool.catalog import Labelled, candidates, labelled
 from backend.rounds.choose import round_seed
+from backend.rounds.comparison import FEWEST_TO_COMPARE
 from backend.rounds.encoding import Embeddings, open_embeddings
 from backend.rounds.graph import as_keys, open_graph, reader
 from backend.rounds.validate import validate
 from backend.studio.labels import LabelTask, config_hash
-
-FEWEST_TO_COMPARE = 10  # unseen labels below which two heads cannot be told apart
 
 
 def learn(project_id: int, number: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from backend.answers import EncodeNow
 from backend.database import engine
 from backend.errors import NextbatchError, UnknownProject
 from backend.hooks import Hooks
-from backend.web import api, auth, dashboard, gauges, mlbackend, readiness
+from backend.web import api, auth, dashboard, gauges, mlbackend, readiness, sessions
 from backend.web.openapi import PREFIX
 
 log = structlog.get_logger()
@@ -38,6 +38,7 @@ def create_app(hooks: type[Hooks] = Hooks, encode_now: EncodeNow | None = None) 
     app = Flask(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES, MAX_FORM_MEMORY_SIZE=2**20)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
+    sessions.prepare(app)
     _hurry(engine())
     app.register_blueprint(mlbackend.blueprint(hooks))
     app.register_blueprint(api.blueprint())

@@ -46,13 +46,17 @@ def _basic_is_configured() -> bool:
     return settings().username is not None or settings().password is not None
 
 
+def is_right(username: str, password: str) -> bool:
+    """Whether these are the configured username and password."""
+    process = settings()
+    expected = process.password.get_secret_value() if process.password is not None else ""
+    name_is_right = _equal(username.encode(), process.username or "")
+    return _equal(password.encode(), expected) and name_is_right  # both are always compared
+
+
 def _basic_is_right() -> bool:
-    expected, given = settings(), request.authorization
-    if given is None or given.type != "basic":
-        return False
-    password = expected.password.get_secret_value() if expected.password is not None else ""
-    name_is_right = _equal((given.username or "").encode(), expected.username or "")
-    return _equal((given.password or "").encode(), password) and name_is_right  # both are always compared
+    given = request.authorization
+    return given is not None and given.type == "basic" and is_right(given.username or "", given.password or "")
 
 
 def _equal(given: bytes, expected: str) -> bool:

@@ -2,19 +2,21 @@
 
 from typing import Any
 
-from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
+from flask import Blueprint, Response, make_response, render_template, request
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
-from backend.database import Project, now, project_named, reading, transaction
+from backend.database import Project, now, project_named, reading
 from backend.errors import NextbatchError, UnknownProject
-from backend.rounds.queue import request_round
-from backend.web import auth, charts, thumbnails, words
+from backend.learning import registry
+from backend.web import charts, deeds, sessions, thumbnails, words
 from backend.web.api import refuse_impossible_names
 from backend.web.openapi import LARGEST
-from backend.web.origin import refuse_other_sites
 from backend.web.views.batches import find_batch, published_batch
+from backend.web.views.comparison import side_by_side
+from backend.web.views.hand import by_hand
 from backend.web.views.health import alerts, health, workers
 from backend.web.views.items import find_item
+from backend.web.views.jobs import work
 from backend.web.views.models import curve, models
 from backend.web.views.projects import project_state, projects
 from backend.web.views.rounds import STEPS, recent_rounds
@@ -30,21 +32,29 @@ _DAY_S = 86_400
 def blueprint() -> Blueprint:
     """The pages, their style and script, and the thumbnails."""
     pages = Blueprint("dashboard", __name__, template_folder="templates", static_folder="static")
-    pages.before_request(auth.require_basic)
+    pages.before_request(sessions.require_person)
     pages.before_request(refuse_impossible_names)
     pages.after_request(_guard)
     pages.register_error_handler(UnknownProject, lambda error: _refusal(404, str(error)))
+    pages.register_error_handler(NextbatchError, lambda error: _refusal(400, str(error)))
     pages.register_error_handler(HTTPException, lambda error: _refusal(error.code or 500, error.description or ""))
     pages.app_template_filter("percent")(lambda value: "–" if value is None else f"{value:.1%}")
     pages.app_template_filter("number")(lambda value: f"{value:,}".replace(",", "\N{THIN SPACE}"))
     pages.app_template_filter("ago")(lambda moment: words.ago(moment, now()))
     pages.app_template_filter("trigger")(words.trigger)
+    pages.app_template_filter("duration")(words.duration)
+    pages.app_template_global("token")(sessions.token)
+    pages.app_template_global("is_person")(sessions.is_person)
     pages.add_url_rule("/projects", view_func=project_list)
     pages.add_url_rule("/projects/<name>", view_func=loop)
-    pages.add_url_rule("/projects/<name>/rounds", view_func=ask_for_round, methods=["POST"])
     pages.add_url_rule("/projects/<name>/batch", view_func=batch)
     pages.add_url_rule("/projects/<name>/models", view_func=model_list)
+    pages.add_url_rule("/projects/<name>/models/compare", view_func=compare)
     pages.add_url_rule("/projects/<name>/health", view_func=health_page)
+    pages.add_url_rule("/login", view_func=sessions.login)
+    pages.add_url_rule("/login", view_func=sessions.log_in, methods=["POST"])
+    pages.add_url_rule("/logout", view_func=sessions.log_out, methods=["POST"])
+    deeds.add_rules(pages)
     pages.add_url_rule("/projects/<name>/items/<int:item_id>/thumbnail", view_func=thumbnail)
     return pages
 
@@ -69,17 +79,10 @@ def loop(name: str) -> str:
             rounds=recent_rounds(session, project, _ROUNDS).items,
             curve=drawn,
             chart=charts.learning_curve(drawn.points),
+            work=work(session, project),
             next_trigger=words.next_trigger(state),
             advice=words.advice(state, alive),
         )
-
-
-def ask_for_round(name: str) -> Any:
-    """The button: a round by hand."""
-    refuse_other_sites(is_form=True)
-    with transaction() as session:
-        request_round(session, project_named(session, name).id, "dashboard")
-    return redirect(url_for("dashboard.loop", name=name), 303)
 
 
 def batch(name: str) -> str:
@@ -91,7 +94,14 @@ def batch(name: str) -> str:
         found = None if number is None else find_batch(session, project, number, _PICKS, _argument("from") or 0)
         if found is None and "number" in request.args:
             raise NotFound(f"{name} has no batch {number}.")
-        return _page("batch.html", project, view=found, is_pictured=thumbnails.is_pictured(project))
+        return _page(
+            "batch.html",
+            project,
+            view=found,
+            hand=by_hand(session, project),
+            is_open=found is not None and found.batch.number == published_batch(session, project),
+            is_pictured=thumbnails.is_pictured(project),
+        )
 
 
 def model_list(name: str) -> str:
@@ -101,12 +111,21 @@ def model_list(name: str) -> str:
         return _page("models.html", project, page=models(session, project, _MODELS, _argument("from")))
 
 
+def compare(name: str) -> str:
+    """Two versions side by side."""
+    with reading() as session:
+        project = project_named(session, name)
+        one, other = (registry.find(session, project.id, request.args.get(which, "")) for which in ("one", "other"))
+        pair = side_by_side(session, project, one, other)
+        return _page("compare.html", project, pair=pair, is_pictured=thumbnails.is_pictured(project))
+
+
 def health_page(name: str) -> str:
     """What is wrong, or might be."""
     with reading() as session:
         project = project_named(session, name)
         page = alerts(session, project, _ALERTS, _argument("from"))
-        return _page("health.html", project, health=health(session, project), page=page)
+        return _page("health.html", project, health=health(session, project), page=page, work=work(session, project))
 
 
 def thumbnail(name: str, item_id: int) -> Response:

@@ -79,7 +79,7 @@ def _fill(session: Session, families: dict[str, GaugeMetricFamily]) -> None:
     alive = session.scalar(sa.select(sa.func.count()).where(Worker.seen_at > now() - DEAD_AFTER)) or 0
     families["nextbatch_workers_alive"].add_metric((), alive)
     newest = sa.select(Project.id, Project.name).order_by(Project.id.desc()).limit(MOST_PROJECTS)
-    names = {id_: name for id_, name in session.execute(newest)}
+    names: dict[int, str] = dict(session.execute(newest).all())
     for project_id, name in names.items():
         for state, count in vars(counts(session, project_id)).items():
             families["nextbatch_items"].add_metric((name, state), count)

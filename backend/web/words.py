@@ -60,6 +60,13 @@ def advice(state: ProjectState, workers: list[WorkerView]) -> str:
     return "No batch is in people's hands: ask for a round."
 
 
+def duration(seconds: float) -> str:
+    """A span of time, as a person would say it."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def ago(moment: dt.datetime, at: dt.datetime) -> str:
     """How long ago, as a person would say it."""
     seconds = max(0.0, (at - moment).total_seconds())

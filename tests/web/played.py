@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import sqlalchemy as sa
 from PIL import Image
 from sqlalchemy.orm import Session
 
@@ -23,7 +24,11 @@ from backend.database import (
     transaction,
 )
 from backend.learning.evaluate import wilson
+from backend.learning.heads import Head
+from backend.learning.registry import save_head
 from backend.pool.catalog import item_key
+from backend.scoring.vectors import VectorStore
+from backend.settings import settings
 from tests.web.conftest import make_project
 
 HOSTILE = "<script>alert(1)</script>"
@@ -63,7 +68,7 @@ def play(root: Path, hostile: bool = True) -> Played:
     """Write the project's rows; its images lie below `root`."""
     project = make_project()
     uris = paint(root / project.name, 40)
-    uris += [f"https://images.example/{place}.jpg" for place in range(960)]
+    uris += [f"{uris[place % 40]}&copy={place}" for place in range(960)]
     if hostile:
         uris[2], uris[3], uris[5] = HOSTILE_URI, HOSTILE, SIGNED_URI
     with transaction() as session:
@@ -179,3 +184,22 @@ def _trouble(session: Session, project: Project, items: list[Item], hostile: boo
     session.add(Alert(project_id=project.id, severity="warn", code="round_failed", message=message))
     session.add(Event(project_id=project.id, action="ANNOTATION_CREATED", task_ids=[items[0].task_id]))
     session.merge(Worker(executor_id="played-0", host="played", pid=4_711, seen_at=now() + dt.timedelta(days=1)))
+
+
+def with_answers(played: Played) -> None:
+    """Give the played versions heads, and the encoded items embeddings: they differ now and then."""
+    random = np.random.default_rng(7)
+    centre = random.normal(size=(12, 2)).astype(np.float32)
+    with transaction() as session:
+        hashes = [item.content_hash or "" for item in session.scalars(
+            sa.select(Item).where(Item.project_id == played.project_id, Item.state == "encoded")
+        )]  # fmt: skip
+        for version in session.scalars(sa.select(ModelVersion).where(ModelVersion.project_id == played.project_id)):
+            weights = centre + 0.3 * random.normal(size=centre.shape).astype(np.float32)
+            flat = np.zeros(12, np.float32), np.ones(12, np.float32), weights, np.zeros(2, np.float32)
+            head = Head(("cat", "dog"), *flat, temperature=1.0)
+            save_head(head)
+            version.head_digest, version.encoder_digest = head.digest, f"{played.project_id:064x}"
+    store = VectorStore(settings().home / "vectors", f"{played.project_id:064x}", 12)
+    store.put(hashes, random.normal(size=(len(hashes), 12)).astype(np.float32))
+    store.close()

@@ -9,19 +9,30 @@ import sqlalchemy as sa
 
 from backend.database import Round, now, transaction
 from tests.web.conftest import Web, serving
-from tests.web.played import BATCH, VERSIONS, Played, play
+from tests.web.played import BATCH, VERSIONS, Played, play, with_answers
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install nextbatch[test]")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing: pip install nextbatch[test]")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is missing: install it from the system's packages")
 
-PAGES = ("/projects", "/projects/{}", "/projects/{}/batch", "/projects/{}/models", "/projects/{}/health")
+PAGES = (
+    "/projects",
+    "/projects/{}",
+    "/projects/{}/batch",
+    "/projects/{}/models",
+    "/projects/{}/models/compare?one=v6&other=v5",
+    "/projects/{}/models/change?to=v4",
+    "/projects/{}/health",
+    "/login",
+)
 
 
 @pytest.fixture(scope="module")
 def played(sqlite_home: Path) -> Played:
-    return play(sqlite_home / "data", hostile=False)
+    played = play(sqlite_home / "data", hostile=False)
+    with_answers(played)
+    return played
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +117,36 @@ def test_the_button_asks_and_the_page_follows_the_round(page: "sync_api.Page", p
     assert "encode: 3 of 9" in page.locator("#now").inner_text()
     assert page.get_by_role("progressbar").get_attribute("aria-valuenow") == "3"
     assert int(page.locator("h2").first.inner_text().split()[1]) > VERSIONS
+
+
+def test_a_person_pins_excludes_and_reranks_with_buttons(page: "sync_api.Page", played: Played) -> None:
+    page.goto(f"/projects/{played.name}/batch")
+
+    page.get_by_role("button", name="Pin rank 6", exact=True).click()
+    page.get_by_role("button", name="Exclude rank 7", exact=True).click()
+    page.locator(f"input[name=rank-{played.picked[11]}]").fill("5")
+    page.get_by_role("button", name="Save the ranks").click()
+
+    shown = page.locator(".pick .what").all_inner_texts()
+    assert sum("first in the next batch" in text for text in shown) == 1
+    assert sum("never again" in text for text in shown) == 1
+    assert page.locator(".pick input[type=number]").first.get_attribute("name") == f"rank-{played.picked[11]}"
+    page.get_by_role("button", name="Undo for rank 7", exact=True).click()
+    page.get_by_role("button", name="Undo for rank 8", exact=True).click()
+    page.locator(f"input[name=rank-{played.picked[11]}]").fill("12")  # as it was, for the other colour
+    page.get_by_role("button", name="Save the ranks").click()
+    assert "never again" not in page.locator(".picks").inner_text()
+    assert "move item" in page.locator("main").inner_text()
+
+
+def test_a_model_is_promoted_after_a_question(page: "sync_api.Page", played: Played) -> None:
+    page.goto(f"/projects/{played.name}/models")
+
+    page.get_by_role("link", name="Promote v5").click()
+    asked = page.locator("main").inner_text()
+    page.get_by_role("button", name="Promote").click()
+    page.get_by_role("link", name="Promote v6").click()
+    page.get_by_role("button", name="Promote").click()
+
+    assert "v6 answers now" in asked
+    assert page.locator("tr", has_text="champion").get_by_role("rowheader").inner_text() == "v6"

@@ -93,13 +93,28 @@ def failures(session: Session, project: Project) -> list[Failure]:
     counted: Counter[str] = Counter()
     alike: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for reason, uri in rows:
-        kind_of_reason = _VARYING.sub("…", reason or "unknown")
-        counted[kind_of_reason] += 1
-        alike[kind_of_reason].append((reason or "unknown", uri))
+        counted[kind_of(reason)] += 1
+        alike[kind_of(reason)].append((reason or "unknown", uri))
     return [
         Failure(alike[one][0][0], count, item_name(alike[one][0][1], is_inline))
         for one, count in counted.most_common(MOST_REASONS)
     ]
+
+
+def failed_items(session: Session, project: Project, reason: str) -> list[int]:
+    """Ids of the failed items whose reason is alike, among the newest 5,000."""
+    rows = session.execute(
+        sa.select(Item.id, Item.failure)
+        .where(Item.project_id == project.id, Item.state == "failed")
+        .order_by(Item.id.desc())
+        .limit(MOST_FAILED)
+    )
+    return [item_id for item_id, failure in rows if kind_of(failure) == kind_of(reason)]
+
+
+def kind_of(reason: str | None) -> str:
+    """What is alike in reasons that differ in addresses and numbers."""
+    return _VARYING.sub("…", reason or "unknown")
 
 
 def workers(session: Session) -> list[WorkerView]:

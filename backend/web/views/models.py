@@ -84,7 +84,7 @@ def models(session: Session, project: Project, limit: int, newest: int | None = 
         .tuples()
         .all()
     )
-    return cut([_view(row, parents) for row in rows], limit, lambda one: one.number)
+    return cut([view(row, parents) for row in rows], limit, lambda one: one.number)
 
 
 def curve(session: Session, project: Project) -> Curve:
@@ -136,7 +136,9 @@ def _advice(points: Sequence[CurvePoint], batch: int) -> list[Advice]:
     return [Advice(signal.criterion, says_stop, signal.says)]
 
 
-def _view(row: ModelVersion, parents: Mapping[int, int]) -> ModelView:
+def view(row: ModelVersion, parents: Mapping[int, int] | None = None) -> ModelView:
+    """The row as it is shown; `parents` are numbers of versions by id."""
+    parents = parents or {}
     return ModelView(
         name=row.name,
         number=row.number,
