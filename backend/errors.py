@@ -371,6 +371,37 @@ class MalformedRequest(NextbatchError):
     """The request cannot be answered: {problem}."""
 
 
+# --- web: the service API ------------------------------------------------------------------------------------------
+
+
+class ProjectExists(NextbatchError):
+    """There is a project {name!r} already, with another configuration. Choose another name, or use that project."""
+
+
+class NotLabelledHere(NextbatchError):
+    """Labels of {name} come from Label Studio, not through the API. Make a project with label_source: api for them."""
+
+
+class UnknownItem(NextbatchError):
+    """{place}: {name} has no such item. Push it first."""
+
+
+class LabelConflict(NextbatchError):
+    """{place}: {problem}."""
+
+
+class TokenExists(NextbatchError):
+    """There is a token {name!r} already. Choose another name: one that was revoked stays in the list."""
+
+
+class UnknownToken(NextbatchError):
+    """There is no token {name!r}. Known tokens: {known}."""
+
+
+class KeyReused(NextbatchError):
+    """This Idempotency-Key belongs to another request. Use a new key for each request, and it again to repeat that."""
+
+
 # --- the service, seen from outside --------------------------------------------------------------------------------
 
 
@@ -413,6 +444,17 @@ class TooManyFirst(NextbatchError):
 class NotMovable(NextbatchError):
     """Item {item} keeps its rank: {problem}. Load the page again, and move it there."""
 
+
+class TooManyQueries(NextbatchError):
+    """{count} queries of this project wait already. Ask again when some of them have ended, or cancel them."""
+
+
+class NoSuchStrategy(NextbatchError):
+    """There is no strategy {name!r}. Known strategies: {known}."""
+
+
+class RoundCancelled(NextbatchError):
+    """Round {number} was cancelled."""
 
 
 class NothingToLookFor(NextbatchError):

@@ -38,13 +38,13 @@ class Settings(BaseSettings):
     )
     job_items: int = Field(default=4_000, ge=1, description="Items a job of a scan that many workers share.")
     metrics: str | None = Field(default=None, description="host:port at which a worker answers Prometheus.")
-    worker_threads: int = Field(default=2, ge=1, description="Threads of numerical libraries in the worker.")
     secret_key: SecretStr | None = Field(
         default=None, description="Signs the pages' sessions; default: made below home. Web processes must agree."
     )
     log: Literal["auto", "json", "text"] = Field(
         default="auto", description="How processes log; auto: JSON, but text in a terminal."
     )
+    worker_threads: int = Field(default=2, ge=1, description="Threads of numerical libraries in the worker.")
     label_studio_url: str | None = Field(default=None, validation_alias="LABEL_STUDIO_URL")
     label_studio_api_key: SecretStr | None = Field(default=None, validation_alias="LABEL_STUDIO_API_KEY")
     triton_url: str | None = Field(
@@ -89,9 +89,10 @@ class LabelStudioSection(Section):
 
 
 class PoolSection(Section):
-    """Where items come from: tasks of the Label Studio project, a folder, an S3 prefix, a manifest, an ftp folder."""
+    """Where items come from: tasks of the Label Studio project, a folder, an S3 prefix, a manifest, an ftp folder, or
+    the API, to which they are pushed."""
 
-    source: Literal["tasks", "folder", "s3", "manifest", "ftp"] = "tasks"
+    source: Literal["tasks", "folder", "s3", "manifest", "ftp", "api"] = "tasks"
     path: str | None = Field(
         default=None, description="Folder or manifest below NEXTBATCH_DATA_ROOT, s3://bucket/prefix, ftp://host/path."
     )
@@ -159,6 +160,12 @@ class ValidationSection(Section):
     )
 
 
+class FeedbackSection(Section):
+    """Votes on predictions that were served: items with many against them join the next batch."""
+
+    votes_against: int = Field(default=3, ge=1, description="So many votes against an item, and more than for it.")
+
+
 class AnalysisSection(Section):
     """After each round the model is looked at closely on the holdout; docs/models.md says how."""
 
@@ -185,6 +192,9 @@ class ProjectConfig(Section):
     """A project's configuration as a service: one YAML file."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    label_source: Literal["label-studio", "api"] = Field(
+        default="label-studio", description="api: labels come to POST /labels, and there is no Label Studio."
+    )
     label_studio: LabelStudioSection = LabelStudioSection()
     pool: PoolSection = PoolSection()
     encoder: EncoderSection = EncoderSection()
@@ -194,5 +204,11 @@ class ProjectConfig(Section):
     validation: ValidationSection = ValidationSection()
     analysis: AnalysisSection = AnalysisSection()
     challenger: ChallengerSection = ChallengerSection()
+    feedback: FeedbackSection = FeedbackSection()
     publish: Literal["reorder", "create"] = "reorder"
     seed: int = 0
+
+    @property
+    def needs_tasks(self) -> bool:
+        """Whether an item must be a task of Label Studio before it can be published."""
+        return self.publish == "reorder" and self.label_source == "label-studio"

@@ -93,7 +93,7 @@ class FtpClient:
 
     async def get(self, address: str) -> Blob:
         """Read a file. Raises an ItemUnreadable; the deadline over all of it is the caller's."""
-        url, path = _parsed(address)
+        url, path = parse(address)
 
         async def read(connection: "_Connection") -> bytes:
             async with connection.data(f"RETR {path}") as reader:
@@ -108,7 +108,7 @@ class FtpClient:
 
     async def list_folder(self, address: str) -> list[Entry]:
         """What a folder holds, in the server's order. Raises as `get` does."""
-        url, path = _parsed(address)
+        url, path = parse(address)
         base = f"{str(url).rstrip('/')}/"
 
         async def read(connection: "_Connection") -> list[Entry]:
@@ -212,7 +212,8 @@ class _Connection(aioftp.Client):
         await self.command(None, "2xx")
 
 
-def _parsed(address: str) -> tuple[URL, str]:
+def parse(address: str) -> tuple[URL, str]:
+    """An ftp address and its path, decoded. Raises SourceUnsupported."""
     try:
         url = URL(address)
         url.port  # noqa: B018 yarl reads the port lazily, and raises then

@@ -36,8 +36,8 @@ class Listing:
 
 
 def list_pool(pool: PoolSection, config: SourceConfig, kind: Kind = "image") -> Listing | None:
-    """What the pool's source holds now; None where it is Label Studio's tasks, which a round's sync reads."""
-    if pool.source == "tasks":
+    """What the pool's source holds now; None where items come by themselves: as Label Studio's tasks, or pushed."""
+    if pool.source in ("tasks", "api"):
         return None
     if pool.path is None:
         raise MissingSetting(name="pool.path", mend=f"Say where the pool is: source {pool.source} needs it.")
@@ -49,7 +49,7 @@ def list_pool(pool: PoolSection, config: SourceConfig, kind: Kind = "image") -> 
             return Listing(lambda skipped: _in_bucket(path, config, kind, skipped))
         case "ftp":
             return Listing(lambda skipped: _on_ftp(path, config, kind, skipped))
-        case "manifest":
+        case _:
             return Listing(lambda skipped: read_manifest(path, pool.uri_field, config, skipped))
 
 

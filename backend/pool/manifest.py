@@ -41,19 +41,28 @@ def read_manifest(path: str, uri_field: str, config: SourceConfig, skipped: Skip
     if reader is None:
         raise PoolUnreadable(path=path, problem=f"its name must end in one of {', '.join(_READERS)}")
     with _opened(path, config) as file:
-        for place, row in reader(path, file, uri_field, skipped):
-            uri = row.get(uri_field)
-            if not isinstance(uri, str) or not uri.strip() or "\0" in uri:
-                skipped.add(f"no address in {uri_field!r}", place)
-            elif not _is_utf8(uri):
-                skipped.add("not UTF-8", place)
-            else:
-                try:
-                    data = {_plain(name): _plain(value) for name, value in row.items() if name != uri_field}
-                except RecursionError:
-                    skipped.add("nested too deep", place)
-                    continue
-                yield NewItem(uri, data, validator="")
+        yield from _items(reader(path, file, uri_field, skipped), uri_field, skipped)
+
+
+def read_lines(file: BinaryIO, uri_field: str, skipped: Skipped) -> Iterator[NewItem]:
+    """The items of JSON lines as they arrive, one object a line; nothing but the line is held in memory."""
+    return _items(_json_lines("", file, uri_field, skipped), uri_field, skipped)
+
+
+def _items(rows: Iterator[Row], uri_field: str, skipped: Skipped) -> Iterator[NewItem]:
+    for place, row in rows:
+        uri = row.get(uri_field)
+        if not isinstance(uri, str) or not uri.strip() or "\0" in uri:
+            skipped.add(f"no address in {uri_field!r}", place)
+        elif not _is_utf8(uri):
+            skipped.add("not UTF-8", place)
+        else:
+            try:
+                data = {_plain(name): _plain(value) for name, value in row.items() if name != uri_field}
+            except RecursionError:
+                skipped.add("nested too deep", place)
+                continue
+            yield NewItem(uri, data, validator="")
 
 
 @contextmanager

@@ -74,7 +74,7 @@ class Buckets:
 
         All that it may hold and a byte is asked for as one range: obstore gives that in one wait instead of two.
         """
-        bucket, key = self._allowed(uri)
+        bucket, key = self.allowed(uri)
         if key:
             store = await self._store(bucket)
             try:
@@ -94,7 +94,7 @@ class Buckets:
 
         Raises BucketForbidden, ItemMissing, AccessRefused, ItemTooLarge, FetchFailed.
         """
-        bucket, key = self._allowed(uri)
+        bucket, key = self.allowed(uri)
         if not key:
             raise SourceUnsupported(uri=uri[:100], problem="it names a bucket, not an object")
         try:
@@ -113,7 +113,7 @@ class Buckets:
 
         A prefix ends at a slash: `s3://bucket/cats` gives `cats/1.jpg`, not `cats-old/1.jpg`.
         """
-        bucket, prefix = self._allowed(uri.rstrip("/"))
+        bucket, prefix = self.allowed(uri.rstrip("/"))
         last = ""
         try:
             for page in obstore.list(self._open(bucket), prefix or None, chunk_size=1000):
@@ -143,8 +143,9 @@ class Buckets:
         except (ClientError, BotoCoreError) as error:
             raise FetchFailed(uri=uri[:100], problem=f"the store cannot be listed ({error})"[:300]) from None
 
-    def _allowed(self, uri: str) -> tuple[str, str]:
-        """Bucket and key of an address that the project may read. The key is taken as it stands, not decoded."""
+    def allowed(self, uri: str) -> tuple[str, str]:
+        """Bucket and key of an address that the project may read, else BucketForbidden. The key is taken as it stands,
+        not decoded."""
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         # Some stores treat . and .. as folders: such a key could leave the prefix that was checked.
         is_plain = _BUCKET.fullmatch(bucket) and not {".", ".."} & set(key.split("/")) and "\0" not in key

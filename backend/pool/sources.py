@@ -151,27 +151,17 @@ class Sources:
                 get = self._buckets.read if self._cache is None else partial(self._buckets.get, etag=etag)
                 return await get(f"s3://{rest}")
             case "file":
-                return await self._local(_path_of_file_uri(uri))
+                return await self._local(path_of_file_uri(uri))
             case "":
                 return await self._read_path(uri, etag)
         raise SourceUnsupported(uri=shown(uri), problem=f"{scheme[:20]} addresses are not supported")
 
     async def _read_path(self, path: str, etag: str | None) -> Blob:
-        if path[:5].lower() == "data:":
-            raise SourceUnsupported(uri=shown(path), problem="data: addresses are not supported")
-        is_local = path.startswith(_LOCAL_FILES)
-        if path.startswith(_UPLOADS) or (is_local and self._config.data_root is None and self._label_studio):
-            if self._label_studio is None:
-                raise SourceUnsupported(
-                    uri=shown(path), problem="it is Label Studio's, and LABEL_STUDIO_URL is not set"
-                )
-            return await self._http.get(self._label_studio.address_of(path), etag)
-        if not is_local:
-            return await self._local(path)
-        named = parse_qs(urlsplit(path).query).get("d")
-        if not named:
-            raise ItemMissing(uri=shown(path))
-        return await self._local(named[0])
+        local = local_path(path, self._config)
+        if local is not None:
+            return await self._local(local)
+        assert self._label_studio is not None, "local_path has checked it"
+        return await self._http.get(self._label_studio.address_of(path), etag)
 
     async def _local(self, path: str) -> Blob:
         if self._config.data_root is None:
@@ -195,7 +185,26 @@ def _ftp_login() -> Login | None:
     return Login(process.ftp_username, process.ftp_password.get_secret_value() if process.ftp_password else "")
 
 
-def _path_of_file_uri(uri: str) -> str:
+def local_path(address: str, config: SourceConfig) -> str | None:
+    """The file that an address without a scheme names; None for what Label Studio serves. Raises an ItemUnreadable."""
+    if address[:5].lower() == "data:":
+        raise SourceUnsupported(uri=shown(address), problem="data: addresses are not supported")
+    is_local, has_studio = address.startswith(_LOCAL_FILES), config.label_studio_url is not None
+    if address.startswith(_UPLOADS) or (is_local and config.data_root is None and has_studio):
+        if not has_studio:
+            problem = "it is Label Studio's, and LABEL_STUDIO_URL is not set"
+            raise SourceUnsupported(uri=shown(address), problem=problem)
+        return None
+    if not is_local:
+        return address
+    named = parse_qs(urlsplit(address).query).get("d")
+    if not named:
+        raise ItemMissing(uri=shown(address))
+    return named[0]
+
+
+def path_of_file_uri(uri: str) -> str:
+    """The path in a file:// address. Raises SourceUnsupported."""
     try:
         parts = urlsplit(uri)
     except ValueError:

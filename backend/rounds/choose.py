@@ -22,6 +22,7 @@ from backend.rounds.hand import wishes
 from backend.rounds.inputs import OF_A_MODEL, request_inputs
 from backend.rounds.likes import Like, find_targets
 from backend.rounds.opinions import merged, second_opinions
+from backend.rounds.queries import Query
 from backend.settings import ProjectConfig
 from strategies import Needs
 
@@ -142,12 +143,16 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
         made = session.scalar(sa.select(Batch).where(Batch.round_id == round_.id))
         if made is not None:
             return _report(session, made)
-        wished = wishes(session, project_id, project.settings.publish == "reorder")
-        kept = [pick for pick in left_over(session, project_id) if pick.item_id not in wished.never]
+        query = Query.of(round_)
+        config = project.settings if query is None else query.applied(project.settings)
+        needs_task = config.needs_tasks and query is None
+        wished = wishes(session, project_id, needs_task)
+        kept = [pick for pick in left_over(session, project_id) if pick.item_id not in wished.never and query is None]
         known = labelled(session, project_id)
         version = registry.champion(session, project_id)
-        is_first = not session.scalar(sa.select(sa.exists().where(Batch.project_id == project_id)))
-    config, like = project.settings, Like.of(round_.like)
+        before = sa.exists().where(Batch.project_id == project_id, Batch.state != "answered")
+        is_first = not session.scalar(sa.select(before))
+    like = Like.of(round_.like)
     head = registry.load_head(version) if version is not None else None
     embeddings = open_embeddings(project)
     strategy = strategies.create(config.strategy.name, **config.strategy.parameters)
@@ -156,9 +161,10 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
         targets, policy = find_targets(like, embeddings, known, head)
         kept = [pick for pick in kept if pick.is_random_slice or pick.item_id in wished.first]
         strategy = strategy if Needs.TARGETS in strategy.needs else strategies.create("similar")
-    kept = put_first(kept, wished.first)
+    if query is None:
+        kept = put_first(kept, wished.first)
     asked, seed = strategy.needs | strategy.uses, round_seed(config.seed, number)
-    pool, again = _pool(project_id, config, is_voted=Needs.VOTES in asked and head is not None)
+    pool, again = _pool(project_id, needs_task, is_voted=Needs.VOTES in asked and head is not None)
     train = [row for row in known if not row.is_holdout]
     penalty = 0.0 if version is None else float(version.lineage["penalty"])
     inputs = request_inputs(project_id, asked, config.strategy, embeddings, pool, train, head, penalty, seed, targets)
@@ -182,10 +188,10 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
         return _report(session, batch)
 
 
-def _pool(project_id: int, config: ProjectConfig, *, is_voted: bool) -> tuple[Candidates, frozenset[int]]:
+def _pool(project_id: int, needs_task: bool, *, is_voted: bool) -> tuple[Candidates, frozenset[int]]:
     """What may be picked; with votes also labelled items that somebody else could label, and which those are."""
     with reading() as session:
-        pool = candidates(session, project_id, needs_task=config.publish == "reorder")
+        pool = candidates(session, project_id, needs_task)
         if not is_voted:
             return pool, frozenset()
         again = second_opinions(session, project_id)
@@ -235,6 +241,7 @@ def save_batch(
         model_version_id=version.id if version else None,
         strategy=str(diagnostics.get("chosen") or diagnostics.get("strategy") or project.settings.strategy.name),
         policy=str(diagnostics.get("policy", "")),
+        state="answered" if round_.query else "selected",
     )
     session.add(batch)
     session.flush()

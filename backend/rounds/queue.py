@@ -2,7 +2,8 @@
 
 A round's number is its identity. Asking while a round waits changes nothing; asking while one runs makes the next
 number wait. The row and the engine's workflow are written in the caller's transaction, so an event and the round
-that it causes are durable together or not at all.
+that it causes are durable together or not at all. Queries are rounds that answer a caller: each is one of its own, and
+they wait in line.
 """
 
 import datetime as dt
@@ -16,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from backend import migrations
 from backend.database import Batch, Event, Pick, Project, Round, engine, now
+from backend.errors import TooManyQueries
 from backend.settings import settings
 
 ROUNDS = "rounds"
@@ -24,6 +26,9 @@ ORPHANS = "orphans"  # jobs of dead workers: in a queue of their own, they do no
 APPLICATION = "nextbatch"
 APPLICATION_VERSION = "1"  # pinned: DBOS would otherwise hash the code, and an upgrade would strand rounds in flight
 FORCING_ACTIONS = ("START_TRAINING",)
+QUERY = "query"
+"""The trigger of a round that answers a query: it publishes nothing, and reads events without claiming them."""
+MOST_WAITING = 100  # queries of a project: each costs a round's work, and whoever asks for more is told to wait
 LABEL_ACTIONS = ("ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED")
 
 
@@ -50,22 +55,49 @@ def request_round(session: Session, project_id: int, trigger: str, like: Mapping
     like: what its batch shall be like; where one waits already, that one's batch shall.
     """
     session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update())
-    latest = session.scalar(
-        sa.select(Round).where(Round.project_id == project_id).order_by(Round.number.desc()).limit(1)
-    )
-    if latest is not None and latest.state == "waiting":
-        latest.like = dict(like or latest.like)
-        return latest
-    number = 1 if latest is None else latest.number + 1
-    round_ = Round(project_id=project_id, number=number, workflow_id=workflow_id(project_id, number), trigger=trigger)
-    round_.like = dict(like or {})
+    waiting = session.scalar(_waiting(project_id).where(Round.trigger != QUERY).limit(1))
+    if waiting is not None:
+        waiting.like = dict(like or waiting.like)
+        return waiting
+    return _enqueue(session, project_id, "round", trigger=trigger, like=dict(like or {}))
+
+
+def request_query(session: Session, project_id: int, query: Mapping[str, Any]) -> Round:
+    """A round that answers this query, made in this transaction. Raises TooManyQueries."""
+    session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update())
+    waiting = session.scalars(_waiting(project_id).where(Round.trigger == QUERY).limit(MOST_WAITING)).all()
+    if len(waiting) == MOST_WAITING:
+        raise TooManyQueries(count=MOST_WAITING)
+    return _enqueue(session, project_id, "query", trigger=QUERY, query=dict(query))
+
+
+def cancel(session: Session, project_id: int, number: int) -> Round | None:
+    """The round of that number, which will not go on: one that waits ends now, one that runs as soon as it notices.
+
+    That is at its next step, or within two seconds of a scan; what was encoded stays. One that ended stays as it is.
+    """
+    mine = sa.update(Round).where(Round.project_id == project_id, Round.number == number)
+    end = {"state": "cancelled", "is_unwanted": True, "finished_at": now()}
+    session.execute(mine.where(Round.state == "waiting").values(end))
+    session.execute(mine.where(Round.state == "running").values(is_unwanted=True))
+    return session.scalar(sa.select(Round).where(Round.project_id == project_id, Round.number == number))
+
+
+def _waiting(project_id: int) -> sa.Select[Round]:
+    return sa.select(Round).where(Round.project_id == project_id, Round.state == "waiting")
+
+
+def _enqueue(session: Session, project_id: int, workflow: str, **values: Any) -> Round:
+    latest = session.scalar(sa.select(sa.func.max(Round.number)).where(Round.project_id == project_id))
+    number = (latest or 0) + 1
+    round_ = Round(project_id=project_id, number=number, workflow_id=workflow_id(project_id, number), **values)
     session.add(round_)
     session.flush()
     client().enqueue_in_transaction(
         session,
         {
             "queue_name": ROUNDS,
-            "workflow_name": "round",
+            "workflow_name": workflow,
             "workflow_id": round_.workflow_id,
             "queue_partition_key": str(project_id),
             "app_version": APPLICATION_VERSION,
@@ -116,7 +148,7 @@ def is_resting(session: Session, project_id: int) -> bool:
     """Whether rounds failed so recently that the next had better wait: a minute, doubled each time, up to an hour."""
     ends = session.execute(
         sa.select(Round.state, Round.finished_at)
-        .where(Round.project_id == project_id, Round.state.in_(("done", "failed")))
+        .where(Round.project_id == project_id, Round.state.in_(("done", "failed")), Round.trigger != QUERY)
         .order_by(Round.number.desc())
         .limit(8)
     ).all()

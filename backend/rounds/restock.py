@@ -20,23 +20,28 @@ log = structlog.get_logger()
 
 def restock(project_id: int) -> dict[str, Any]:
     """Bring the catalogue up to the source. A source that cannot be listed is an alert: the batch is out already."""
-    with reading() as session:
-        project = session.get_one(Project, project_id)
-    pool = project.settings.pool
     try:
-        listing = list_items(project.settings, LabelTask.parse(project.label_config))
-        if listing is None:
-            return {}
-        seen = refresh(project_id, listing, pool.max_items, project.settings.seed)
-        if project.settings.publish == "reorder":
-            _import(project)
+        return take_in(project_id)
     except NextbatchError as problem:
         if problem.is_passing:
             raise
         with transaction() as session:
             session.add(Alert(project_id=project_id, severity="warn", code="pool_unlisted", message=str(problem)))
-        log.warning("restock.failed", project=project.name, problem=str(problem))
+        log.warning("restock.failed", project=project_id, problem=str(problem))
         return {"restock": str(problem)}
+
+
+def take_in(project_id: int) -> dict[str, Any]:
+    """The same, and what a source that cannot be listed raises is raised."""
+    with reading() as session:
+        project = session.get_one(Project, project_id)
+    pool = project.settings.pool
+    listing = list_items(project.settings, LabelTask.parse(project.label_config))
+    if listing is None:
+        return {}
+    seen = refresh(project_id, listing, pool.max_items, project.settings.seed)
+    if project.settings.needs_tasks:
+        _import(project)
     for line in listing.skipped.lines():
         log.info("restock.skipped", project=project.name, what=line)
     return {"items_added": seen.added, "items_changed": seen.changed, "items_gone": seen.gone}

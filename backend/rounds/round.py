@@ -8,9 +8,10 @@ import structlog
 from dbos import DBOS
 
 from backend.database import Alert, Event, Round, now, transaction
-from backend.errors import NextbatchError
+from backend.errors import NextbatchError, RoundCancelled
 from backend.logs import about
 from backend.rounds import analyse, challenge, choose, graph, jobs, learn, restock, source
+from backend.rounds.queue import QUERY
 from backend.scoring.stages import Speed
 
 log = structlog.get_logger()
@@ -40,6 +41,26 @@ def _in_order(project_id: int, number: int) -> dict[str, Any]:
         raise
 
 
+@DBOS.workflow(name="query", max_recovery_attempts=20)
+def run_query(project_id: int, number: int) -> dict[str, Any]:
+    """Answer a query: a round that looks into the pool's source first, and publishes nothing."""
+    with about(project=project_id, round=number, run=DBOS.workflow_id):
+        return _answered(project_id, number)
+
+
+def _answered(project_id: int, number: int) -> dict[str, Any]:
+    try:
+        begin(project_id, number, claims_events=False)
+        known = take_in(project_id, number)
+        encoded = encode_items(project_id, number)
+        version = learn_head(project_id, number)
+        batch = choose_batch(project_id, number)
+        return finish(project_id, number, {**known, **encoded, **version, **batch})
+    except Exception as failure:
+        fail(project_id, number, _reason(failure))
+        raise
+
+
 def _is_passing(failure: BaseException) -> bool:
     """Whether waiting may mend it: a service, a network or a database that is away."""
     if isinstance(failure, NextbatchError):
@@ -60,14 +81,16 @@ def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 @step("begin")
-def begin(project_id: int, number: int) -> None:
-    """Claim the events so far: what they tell of is read by this round."""
+def begin(project_id: int, number: int, *, claims_events: bool = True) -> None:
+    """Claim the events so far: what they tell of is read by this round. A query leaves them to the next round."""
     with transaction() as session:
-        session.execute(
-            sa.update(Event)
-            .where(Event.project_id == project_id, Event.round_number.is_(None))
-            .values(round_number=number)
-        )
+        _stop_if_unwanted(session, project_id, number)
+        if claims_events:
+            session.execute(
+                sa.update(Event)
+                .where(Event.project_id == project_id, Event.round_number.is_(None))
+                .values(round_number=number)
+            )
         _update(session, project_id, number, state="running", step="begin", started_at=now(), failure=None)
 
 
@@ -76,6 +99,13 @@ def sync(project_id: int, number: int) -> dict[str, Any]:
     """Pull tasks and annotations that are new, changed or gone. Converges: each is known by its id."""
     _enter(project_id, number, "sync")
     return source.sync(project_id)
+
+
+@step("take_in")
+def take_in(project_id: int, number: int) -> dict[str, Any]:
+    """What a query must know: the labels so far, and what the pool's source holds."""
+    _enter(project_id, number, "sync")
+    return {**source.sync(project_id), **restock.take_in(project_id)}
 
 
 @step("encode")
@@ -128,8 +158,16 @@ def finish(project_id: int, number: int, report: dict[str, Any]) -> dict[str, An
 
 @step("fail")
 def fail(project_id: int, number: int, reason: str) -> None:
-    """Say why the round ended early, and give its events back, so that a later round is asked for."""
+    """Say why the round ended early, and give its events back, so that a later round is asked for.
+
+    A round that somebody cancelled keeps them: asked for again at once, it would not be cancelled.
+    """
     with transaction() as session:
+        cancelled = sa.update(Round).where(Round.project_id == project_id, Round.number == number, Round.is_unwanted)
+        end = {"state": "cancelled", "finished_at": now()}
+        if session.connection().execute(cancelled.values(end)).rowcount:
+            log.info("round.cancelled")
+            return
         session.execute(
             sa.update(Event)
             .where(Event.project_id == project_id, Event.round_number == number)
@@ -137,6 +175,9 @@ def fail(project_id: int, number: int, reason: str) -> None:
         )
         _update(session, project_id, number, state="failed", failure=reason, finished_at=now())
         message = f"Round {number} failed: {reason}"
+        is_query = sa.exists().where(Round.project_id == project_id, Round.number == number, Round.trigger == QUERY)
+        if session.scalar(sa.select(is_query)):
+            return  # whoever asked is told
         session.add(Alert(project_id=project_id, severity="warn", code="round_failed", message=message))
     log.error("round.failed", reason=reason)
 
@@ -144,6 +185,14 @@ def fail(project_id: int, number: int, reason: str) -> None:
 def _enter(project_id: int, number: int, name: str) -> None:
     with transaction() as session:
         _update(session, project_id, number, step=name, progress={})
+        _stop_if_unwanted(session, project_id, number)
+
+
+def _stop_if_unwanted(session: sa.orm.Session, project_id: int, number: int) -> None:
+    """Raises RoundCancelled once somebody cancelled the round: at a step's begin, and about once a second of a scan."""
+    mine = sa.select(Round.is_unwanted).where(Round.project_id == project_id, Round.number == number)
+    if session.scalar(mine):
+        raise RoundCancelled(number=number)
 
 
 def _progress(project_id: int, number: int) -> jobs.Tell:
@@ -152,6 +201,7 @@ def _progress(project_id: int, number: int) -> jobs.Tell:
     def report(done: int, total: int, speed: Speed) -> None:
         with transaction() as session:
             _update(session, project_id, number, progress={"done": done, "total": total, **speed.as_dict()})
+            _stop_if_unwanted(session, project_id, number)
 
     return report
 

@@ -1,4 +1,7 @@
-"""The label source of a round: pull what people did, publish what they shall do next. Here: Label Studio."""
+"""The label source of a round: pull what people did, publish what they shall do next, in Label Studio or by the API.
+
+Labels that come to the API are in our table at once, and whoever labels reads the batch there: nothing is to be done.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -32,6 +35,8 @@ def sync(project_id: int) -> dict[str, Any]:
     """Pull new tasks, and annotations that were made, changed or deleted, whether or not an event told of them."""
     with reading() as session:
         project = session.get_one(Project, project_id)
+        if project.settings.label_source == "api":
+            return {}
         known = dict(
             session.execute(
                 sa.select(Annotation.external_id, Annotation.updated_at).where(
@@ -71,6 +76,11 @@ def publish(project_id: int, number: int) -> dict[str, Any]:
         version = session.get(ModelVersion, batch.model_version_id) if batch.model_version_id else None
         again = _asked_again(session, batch, is_new=True)
         closed = _let_go(session, batch, again)
+    report = {"published": batch.version, "model": version.name if version else None}
+    if project.settings.label_source == "api":
+        with transaction() as session:
+            _mark_published(session, batch)
+        return report
     task = LabelTask.parse(project.label_config)
     plan = publishing.PublishPlan(
         version=batch.version,
@@ -94,17 +104,16 @@ def publish(project_id: int, number: int) -> dict[str, Any]:
         for (_, item), task_id in zip(rows, publication.task_ids, strict=True):
             if item.task_id != task_id:
                 session.execute(sa.update(Item).where(Item.id == item.id).values(task_id=task_id))
-        session.execute(
-            sa.update(Batch)
-            .where(Batch.project_id == project_id, Batch.state == "published", Batch.id != batch.id)
-            .values(state="replaced")
-        )
-        session.execute(
-            sa.update(Batch)
-            .where(Batch.id == batch.id)
-            .values(state="published", published_at=sa.func.coalesce(Batch.published_at, now()))
-        )
-    return {"published": batch.version, "model": version.name if version else None}
+        _mark_published(session, batch)
+    return report
+
+
+def _mark_published(session: Session, batch: Batch) -> None:
+    """People have this batch, and no other one, from now on."""
+    others = sa.update(Batch).where(Batch.project_id == batch.project_id, Batch.state == "published")
+    session.execute(others.where(Batch.id != batch.id).values(state="replaced"))
+    published_at = sa.func.coalesce(Batch.published_at, now())
+    session.execute(sa.update(Batch).where(Batch.id == batch.id).values(state="published", published_at=published_at))
 
 
 def _asked_again(session: Session, batch: Batch, *, is_new: bool) -> frozenset[int]:

@@ -36,6 +36,8 @@ class LabelTask:
     choices: tuple[str, ...]
     is_inline: bool = False
     """Whether `data[data_key]` is the text itself and no address."""
+    is_open: bool = False
+    """Whether a label that is no choice yet becomes one: a project of the API, made without label names."""
 
     @classmethod
     def parse(cls, label_config: str) -> "LabelTask":
@@ -51,7 +53,10 @@ class LabelTask:
             )
         kind = _KINDS[shown.tag]
         is_inline = kind == "text" and shown.get("valueType", "text") == "text"
-        return cls(control.get("name", ""), shown.get("name", ""), value[1:], kind, _choices(control), is_inline)
+        is_open = control.get("open") == "true"
+        return cls(
+            control.get("name", ""), shown.get("name", ""), value[1:], kind, _choices(control), is_inline, is_open
+        )
 
     def to_result(self, label: str) -> list[dict[str, Any]]:
         """`label` as the result of an annotation or a prediction. Raises UnknownLabel."""
@@ -76,22 +81,23 @@ def config_hash(label_config: str) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def image_config(labels: Sequence[str]) -> str:
+def image_config(labels: Sequence[str], is_open: bool = False) -> str:
     """The labelling configuration of a new project: images, each with one of `labels`."""
-    return _config('<Image name="image" value="$image"/>', "image", labels)
+    return _config('<Image name="image" value="$image"/>', "image", labels, is_open)
 
 
-def text_config(labels: Sequence[str], is_inline: bool = True) -> str:
+def text_config(labels: Sequence[str], is_inline: bool = True, is_open: bool = False) -> str:
     """The same for texts: each in its task's data, or behind an address there."""
     kind = "" if is_inline else ' valueType="url"'
-    return _config(f'<Text name="text" value="$text"{kind}/>', "text", labels)
+    return _config(f'<Text name="text" value="$text"{kind}/>', "text", labels, is_open)
 
 
-def _config(shown: str, name: str, labels: Sequence[str]) -> str:
+def _config(shown: str, name: str, labels: Sequence[str], is_open: bool) -> str:
     choices = "\n".join(f"    <Choice value={quoteattr(label)}/>" for label in labels)
+    more = ' open="true"' if is_open else ""
     config = (
-        f"<View>\n  {shown}\n"
-        f'  <Choices name="label" toName="{name}" choice="single" showInLine="true">\n{choices}\n  </Choices>\n</View>'
+        f'<View>\n  {shown}\n  <Choices name="label" toName="{name}" choice="single" showInLine="true"{more}>\n'
+        f"{choices}\n  </Choices>\n</View>"
     )
     LabelTask.parse(config)
     return config
@@ -166,7 +172,8 @@ def _choices(control: ElementTree.Element) -> tuple[str, ...]:
         raise BadLabelConfig(problem=f"{_named(control)} has nested <Choice> tags", mend="List them on one level.")
     # Where a choice has an alias, Label Studio's answers carry the alias.
     names = [tag.get("alias") or tag.get("value") or "" for tag in tags]
-    if len(names) < 2 or "" in names or len(set(names)) < len(names):
+    fewest = 0 if control.get("open") == "true" else 2
+    if len(names) < fewest or "" in names or len(set(names)) < len(names):
         problem = f"the choices of {_named(control)} are {names}"
         raise BadLabelConfig(problem=problem, mend="Give at least two, each with a value of its own.")
     return tuple(names)

@@ -1,10 +1,14 @@
-"""Who may call: basic auth for the ML backend's endpoints, a shared secret for webhooks. Compared in constant time."""
+"""Who may call: basic auth for the ML backend's endpoints, a shared secret for webhooks, tokens for the API.
+
+Secrets are compared in constant time.
+"""
 
 import hmac
 
 from flask import Response, request
 
-from backend import metrics
+from backend import metrics, tokens
+from backend.database import reading
 from backend.settings import settings
 
 SECRET_HEADER = "X-Nextbatch-Secret"  # noqa: S105 - the header's name, not its value
@@ -42,6 +46,28 @@ def require_webhook_secret() -> Response | None:
     return _refusal()
 
 
+def caller(scope: tokens.Scope) -> str | Response:
+    """Who calls the API with at least this scope, or why nobody may: 401 without credentials, 403 below the scope.
+
+    The basic credentials may do everything. Without them and without any token, everybody may.
+    """
+    given = request.authorization
+    if given is not None and given.type == "bearer":
+        with reading() as session:
+            token = tokens.find(session, given.token or "")
+        if token is None:
+            return _refusal("This token opens nothing: it is unknown, revoked or expired.")
+        if not tokens.allows(token.scope, scope):
+            mend = f"nextbatch tokens create NAME --scope {scope}"
+            text = f"The token {token.name!r} may {token.scope}, and this takes {scope}. Make another: {mend}\n"
+            return Response(text, status=403, mimetype="text/plain")
+        return f"token:{token.id}"
+    if _basic_is_configured():
+        return "basic" if _basic_is_right() else _refusal()
+    with reading() as session:
+        return _refusal() if tokens.exist(session) else "anybody"
+
+
 def _basic_is_configured() -> bool:
     return settings().username is not None or settings().password is not None
 
@@ -63,9 +89,9 @@ def _equal(given: bytes, expected: str) -> bool:
     return hmac.compare_digest(given, expected.encode())
 
 
-def _refusal() -> Response:
+def _refusal(text: str = "Give this backend's username and password (or the webhook's secret header).") -> Response:
     return Response(
-        "Give this backend's username and password (or the webhook's secret header).\n",
+        f"{text}\n",
         status="401 Credentials missing or wrong",
         headers={"WWW-Authenticate": 'Basic realm="nextbatch", charset="UTF-8"'},
         mimetype="text/plain",

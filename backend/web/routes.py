@@ -1,68 +1,23 @@
-"""The API's routes: each stands here once. Flask serves them, and the OpenAPI document describes them."""
+"""The API's routes: those that read stand here, those that write in `writes`. Each is there once."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy.orm import Session
 from werkzeug.exceptions import NotFound
 
-from backend.database import project_named, reading, transaction
-from backend.rounds.queue import request_round
-from backend.web.views.batches import BatchLine, BatchView, batches, find_batch
+from backend.database import project_named
+from backend.web.route import Asked, Route
+from backend.web.views.batches import BatchLine, BatchView, PickView, batches, find_batch
 from backend.web.views.health import AlertView, Health, alerts, health
 from backend.web.views.items import ItemView, items
 from backend.web.views.models import Curve, ModelView, curve, models
 from backend.web.views.page import Page
 from backend.web.views.projects import ProjectLine, ProjectState, project_state, projects
-from backend.web.views.rounds import RoundView, find_round, recent_rounds, view
+from backend.web.views.queries import QueryView, find_query, picks_of, queries
+from backend.web.views.rounds import RoundView, find_round, recent_rounds
+from backend.web.writes import WRITES
 
 T = TypeVar("T")
-USUAL = 50  # rows a page
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a call asked for: the page's length and where it begins, and the state to filter by."""
-
-    limit: int = USUAL
-    start: int | None = None
-    state: str | None = None
-
-
-@dataclass(frozen=True)
-class Route:
-    """One operation. `path` as in OpenAPI; `answer(session, asked, **path parameters)` makes a value of `type`."""
-
-    method: str
-    path: str
-    name: str
-    summary: str
-    type: Any
-    answer: Callable[..., Any]
-    is_list: bool = False
-    has_states: bool = False
-    status: int = 200
-
-    @property
-    def writes(self) -> bool:
-        return self.method != "GET"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What went wrong, after RFC 9457. `detail` says how to mend it."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-
-
-def answer(route: Route, asked: Asked, **parameters: Any) -> Any:
-    """The route's answer, read or written in one transaction."""
-    with transaction() if route.writes else reading() as session:
-        return route.answer(session, asked, **parameters)
 
 
 def _projects(session: Session, _: Asked) -> list[ProjectLine]:
@@ -81,10 +36,6 @@ def _round(session: Session, _: Asked, name: str, number: int) -> RoundView:
     return _found(find_round(session, project_named(session, name), number), f"round {number}", name)
 
 
-def _ask(session: Session, _: Asked, name: str) -> RoundView:
-    return view(request_round(session, project_named(session, name).id, "api"))
-
-
 def _batches(session: Session, asked: Asked, name: str) -> Page[BatchLine]:
     return batches(session, project_named(session, name), asked.limit, asked.start)
 
@@ -93,6 +44,19 @@ def _batch(session: Session, asked: Asked, name: str, number: int) -> BatchView:
     project = project_named(session, name)
     found = find_batch(session, project, number, asked.limit, asked.start or 0)
     return _found(found, f"batch {number}", name)
+
+
+def _queries(session: Session, asked: Asked, name: str) -> Page[QueryView]:
+    return queries(session, project_named(session, name), asked.limit, asked.start)
+
+
+def _query(session: Session, _: Asked, name: str, number: int) -> QueryView:
+    return _found(find_query(session, project_named(session, name), number), f"query {number}", name)
+
+
+def _picks(session: Session, asked: Asked, name: str, number: int) -> Page[PickView]:
+    found = picks_of(session, project_named(session, name), number, asked.limit, asked.start or 0)
+    return _found(found, f"query {number}", name)
 
 
 def _models(session: Session, asked: Asked, name: str) -> Page[ModelView]:
@@ -126,15 +90,6 @@ ROUTES = (
     Route("GET", "/projects", "list_projects", "All projects by name.", list[ProjectLine], _projects),
     Route("GET", _ONE, "get_project", "A project's state in numbers.", ProjectState, _project),
     Route("GET", f"{_ONE}/rounds", "list_rounds", "Rounds, newest first.", Page[RoundView], _rounds, is_list=True),
-    Route(
-        "POST",
-        f"{_ONE}/rounds",
-        "ask_for_round",
-        "Ask for a round; while one waits, it is that one.",
-        RoundView,
-        _ask,
-        status=202,
-    ),
     Route("GET", f"{_ONE}/rounds/{{number}}", "get_round", "One round, with its progress.", RoundView, _round),
     Route("GET", f"{_ONE}/batches", "list_batches", "Batches, newest first.", Page[BatchLine], _batches, is_list=True),
     Route(
@@ -144,6 +99,17 @@ ROUTES = (
         "A batch with its picks in rank order.",
         BatchView,
         _batch,
+        is_list=True,
+    ),
+    Route("GET", f"{_ONE}/queries", "list_queries", "Queries, newest first.", Page[QueryView], _queries, is_list=True),
+    Route("GET", f"{_ONE}/queries/{{number}}", "get_query", "One query, with its progress.", QueryView, _query),
+    Route(
+        "GET",
+        f"{_ONE}/queries/{{number}}/picks",
+        "list_picks",
+        "What a query chose: items in order, with scores and reasons.",
+        Page[PickView],
+        _picks,
         is_list=True,
     ),
     Route("GET", f"{_ONE}/models", "list_models", "Versions, newest first.", Page[ModelView], _models, is_list=True),
@@ -160,4 +126,5 @@ ROUTES = (
     ),
     Route("GET", f"{_ONE}/alerts", "list_alerts", "Alerts, newest first.", Page[AlertView], _alerts, is_list=True),
     Route("GET", f"{_ONE}/health", "get_health", "Failed items by reason, workers, the last event.", Health, _health),
+    *WRITES,
 )

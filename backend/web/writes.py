@@ -1,0 +1,172 @@
+"""The routes that change something: projects made, items pushed, labels kept, queries and rounds asked for."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+from sqlalchemy.orm import Session
+from werkzeug.exceptions import NotFound
+
+from backend.database import project_named, reading
+from backend.rounds import labelling, pushes, queries
+from backend.rounds.labelling import NewProject, Stored
+from backend.rounds.pushes import Pushed
+from backend.rounds.queue import cancel, request_round
+from backend.settings import Section
+from backend.web.route import Asked, Route
+from backend.web.views.projects import ProjectState, project_state
+from backend.web.views.queries import QueryView, query_view
+from backend.web.views.rounds import RoundView, view
+
+MOST_LABELS = 5_000  # a call, in one transaction
+_ID = 2**31 - 1
+Text = Annotated[str, Field(min_length=1, max_length=65_536)]
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+Id = Annotated[int, Field(ge=0, le=_ID)]
+
+
+class Items(Section):
+    """Items by their addresses, or (where items are texts) the texts; or a manifest that names them."""
+
+    uris: Annotated[list[Text], Field(max_length=100_000)] = Field(default_factory=list)
+    texts: Annotated[list[Text], Field(max_length=100_000)] = Field(default_factory=list)
+    manifest: Name | None = None
+    uri_field: Name = "uri"
+
+
+class Wanted(Section):
+    """So many items; by this strategy with these parameters, or by the project's own."""
+
+    budget: Annotated[int, Field(ge=1, le=queries.MOST_BUDGET)]
+    strategy: Name | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class Label(Section):
+    """What somebody says of an item, which `uri` (or the text), `key` or `item_id` names; null is a skip.
+
+    `id` is your own id of this annotation: sent again, it changes. Without one, an annotator has one label of an item.
+    """
+
+    label: Name | None
+    uri: Text | None = None
+    key: Annotated[str, Field(min_length=40, max_length=40)] | None = None
+    item_id: Id | None = None
+    annotator: Name | None = None
+    id: Annotated[int, Field(gt=0, le=_ID)] | None = None
+    seconds: Annotated[float, Field(ge=0, le=1e7)] | None = None
+
+
+class Labels(Section):
+    """Labels to keep: all of them or none."""
+
+    labels: Annotated[list[Label], Field(max_length=MOST_LABELS)]
+
+
+def _make(session: Session, asked: Asked) -> ProjectState:
+    project = labelling.make_project(session, asked.body)
+    session.flush()
+    return project_state(session, project.name)
+
+
+def _push(_: None, asked: Asked, name: str) -> Pushed:
+    with reading() as session:
+        project = project_named(session, name)
+    if not isinstance(asked.body, Items):
+        return pushes.push_lines(project, asked.body)
+    if asked.body.manifest is not None:
+        return pushes.push_manifest(project, asked.body.manifest, asked.body.uri_field)
+    return pushes.push_named(project, asked.body.uris, asked.body.texts)
+
+
+def _label(session: Session, asked: Asked, name: str) -> Stored:
+    given = [labelling.Given(**one.model_dump()) for one in asked.body.labels]
+    return labelling.store(session, project_named(session, name), given)
+
+
+def _query(session: Session, asked: Asked, name: str) -> QueryView:
+    project = project_named(session, name)
+    wanted = asked.body
+    round_ = queries.ask(session, project, queries.Query(wanted.budget, wanted.strategy, wanted.parameters))
+    return query_view(session, round_)
+
+
+def _round(session: Session, _: Asked, name: str) -> RoundView:
+    return view(request_round(session, project_named(session, name).id, "api"))
+
+
+def _cancel(session: Session, _: Asked, name: str, number: int) -> RoundView:
+    round_ = cancel(session, project_named(session, name).id, number)
+    if round_ is None:
+        raise NotFound(f"{name} has no round or query {number}.")
+    return view(round_)
+
+
+_ONE = "/projects/{name}"
+WRITES = (
+    Route(
+        "POST",
+        "/projects",
+        "make_project",
+        "Make a project without Label Studio; the same one again is found.",
+        ProjectState,
+        _make,
+        status=201,
+        scope="admin",
+        body=NewProject,
+        example={"name": "flowers", "kind": "image", "labels": ["rose", "tulip"]},
+    ),
+    Route(
+        "POST",
+        f"{_ONE}/items",
+        "push_items",
+        "Push items. JSON lines, each with `uri` (or `text`) and any data, are read as they come.",
+        Pushed,
+        _push,
+        scope="label",
+        body=Items,
+        example={"uris": ["https://example.org/rose.jpg"]},
+        takes_lines=True,
+    ),
+    Route(
+        "POST",
+        f"{_ONE}/labels",
+        "keep_labels",
+        "Keep labels of a project without Label Studio.",
+        Stored,
+        _label,
+        scope="label",
+        body=Labels,
+        example={"labels": []},
+    ),
+    Route(
+        "POST",
+        f"{_ONE}/queries",
+        "ask_query",
+        "Ask which items to label: a job, whose picks come in order.",
+        QueryView,
+        _query,
+        status=202,
+        scope="label",
+        body=Wanted,
+        example={"budget": 10, "strategy": "auto"},
+    ),
+    Route(
+        "POST",
+        f"{_ONE}/rounds",
+        "ask_for_round",
+        "Ask for a round; while one waits, it is that one.",
+        RoundView,
+        _round,
+        status=202,
+        scope="label",
+    ),
+    Route(
+        "POST",
+        f"{_ONE}/rounds/{{number}}/cancel",
+        "cancel_round",
+        "Cancel a round or a query: it ends at its next step. One that ended stays as it is.",
+        RoundView,
+        _cancel,
+        scope="label",
+    ),
+)
