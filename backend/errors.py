@@ -47,6 +47,10 @@ class GraphUnreadable(NextbatchError):
     """The neighbour graph in {path} cannot be used: {problem}. Delete the file: the next round builds it again."""
 
 
+class MapUnreadable(NextbatchError):
+    """The map in {path} cannot be used: {problem}. Delete the file: the next round draws it again."""
+
+
 class HeadUnreadable(NextbatchError):
     """The head in {path} cannot be used: {problem}.
     Choose another model version, or start a round: it fits a new head."""

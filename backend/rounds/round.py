@@ -10,7 +10,7 @@ from dbos import DBOS
 from backend.database import Alert, Event, Round, now, transaction
 from backend.errors import NextbatchError, RoundCancelled
 from backend.logs import about
-from backend.rounds import analyse, challenge, choose, graph, jobs, learn, restock, source
+from backend.rounds import analyse, atlas, challenge, choose, graph, jobs, learn, restock, source
 from backend.rounds.queue import QUERY
 from backend.scoring.stages import Speed
 
@@ -144,6 +144,7 @@ def restock_pool(project_id: int, number: int) -> dict[str, Any]:
     if stocked:
         jobs.encode(project_id, _progress(project_id, number))
     graph.refresh(project_id)
+    atlas.refresh(project_id)
     return {**stocked, **analyse.analyse(project_id, number), **challenge.decide(project_id, number)}
 
 

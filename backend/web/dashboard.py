@@ -11,6 +11,7 @@ from backend.learning import registry
 from backend.web import charts, deeds, sessions, thumbnails, words
 from backend.web.api import refuse_impossible_names
 from backend.web.openapi import LARGEST
+from backend.web.views.atlas import map_view, points
 from backend.web.views.batches import find_batch, published_batch
 from backend.web.views.comparison import side_by_side
 from backend.web.views.hand import by_hand
@@ -48,6 +49,8 @@ def blueprint() -> Blueprint:
     pages.add_url_rule("/projects", view_func=project_list)
     pages.add_url_rule("/projects/<name>", view_func=loop)
     pages.add_url_rule("/projects/<name>/batch", view_func=batch)
+    pages.add_url_rule("/projects/<name>/map", view_func=map_page)
+    pages.add_url_rule("/projects/<name>/map/points", view_func=map_points)
     pages.add_url_rule("/projects/<name>/models", view_func=model_list)
     pages.add_url_rule("/projects/<name>/models/compare", view_func=compare)
     pages.add_url_rule("/projects/<name>/health", view_func=health_page)
@@ -102,6 +105,26 @@ def batch(name: str) -> str:
             is_open=found is not None and found.batch.number == published_batch(session, project),
             is_pictured=thumbnails.is_pictured(project),
         )
+
+
+def map_page(name: str) -> str:
+    """The items in two dimensions, from which people choose."""
+    with reading() as session:
+        project = project_named(session, name)
+        view = map_view(session, project)
+        return _page("map.html", project, view=view, most=deeds.MOST_ITEMS, is_pictured=thumbnails.is_pictured(project))
+
+
+def map_points(name: str) -> Response:
+    """The map's points as bytes; `views.atlas.points` says how."""
+    with reading() as session:
+        found = points(session, project_named(session, name))
+    if found is None:
+        raise NotFound("There is no map yet. The next round draws it.")
+    response = Response(found, mimetype="application/octet-stream", headers={"Cache-Control": "private, no-cache"})
+    response.add_etag()
+    response.make_conditional(request)
+    return response
 
 
 def model_list(name: str) -> str:

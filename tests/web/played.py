@@ -25,8 +25,10 @@ from backend.database import (
 )
 from backend.learning.evaluate import wilson
 from backend.learning.heads import Head
+from backend.learning.layout import Axes
 from backend.learning.registry import save_head
 from backend.pool.catalog import item_key
+from backend.rounds.atlas import Map, map_path
 from backend.scoring.vectors import VectorStore
 from backend.settings import settings
 from tests.web.conftest import make_project
@@ -203,3 +205,27 @@ def with_answers(played: Played) -> None:
     store = VectorStore(settings().home / "vectors", f"{played.project_id:064x}", 12)
     store.put(hashes, random.normal(size=(len(hashes), 12)).astype(np.float32))
     store.close()
+
+
+def with_map(played: Played) -> Map:
+    """Draw a map of the encoded items: three clouds."""
+    random = np.random.default_rng(3)
+    with transaction() as session:
+        query = (
+            sa.select(Item.id).where(Item.project_id == played.project_id, Item.state == "encoded").order_by(Item.id)
+        )
+        ids = np.array(session.scalars(query).all(), np.int64)
+    places = random.normal(size=(len(ids), 2)) + 5 * np.eye(2)[ids % 2] - 4 * (ids % 3 == 0)[:, None]
+    drawn = Map(
+        ids,
+        places.astype(np.float32),
+        (ids % 2).astype(np.int32),
+        random.random(len(ids)).astype(np.float32),
+        Axes(np.zeros(12, np.float32), np.zeros((12, 2), np.float32)),
+        ("dog", "cat"),
+        "e" * 64,
+        len(ids),
+        "v6",
+    )
+    drawn.save(map_path(played.project_id))
+    return drawn

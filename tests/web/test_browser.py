@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from backend.database import Round, now, transaction
 from tests.web.conftest import Web, serving
-from tests.web.played import BATCH, VERSIONS, Played, play, with_answers
+from tests.web.played import BATCH, VERSIONS, Played, play, with_answers, with_map
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install nextbatch[test]")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing: pip install nextbatch[test]")
@@ -20,6 +20,7 @@ PAGES = (
     "/projects",
     "/projects/{}",
     "/projects/{}/batch",
+    "/projects/{}/map",
     "/projects/{}/models",
     "/projects/{}/models/compare?one=v6&other=v5",
     "/projects/{}/models/change?to=v4",
@@ -32,6 +33,7 @@ PAGES = (
 def played(sqlite_home: Path) -> Played:
     played = play(sqlite_home / "data", hostile=False)
     with_answers(played)
+    with_map(played)
     return played
 
 
@@ -150,3 +152,46 @@ def test_a_model_is_promoted_after_a_question(page: "sync_api.Page", played: Pla
 
     assert "v6 answers now" in asked
     assert page.locator("tr", has_text="champion").get_by_role("rowheader").inner_text() == "v6"
+
+
+def test_a_lasso_around_items_puts_them_into_the_next_batch(page: "sync_api.Page", played: Played) -> None:
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(f"/projects/{played.name}/map")
+    page.wait_for_selector("canvas[data-drawn]")
+    box = page.locator("canvas").bounding_box()
+    assert box is not None
+    corners = [(0.1, 0.1), (0.9, 0.1), (0.9, 0.9), (0.1, 0.9), (0.1, 0.12)]
+
+    for at, (x, y) in enumerate(corners):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=3)
+        if at == 0:
+            page.mouse.down()
+    page.mouse.up()
+    told = page.locator("#chosen").inner_text()
+    ids = [int(one) for one in page.locator("#items").input_value().split(",")]
+    for colour in ("klass", "doubt", "round"):
+        page.locator("#colour").select_option(colour)
+    page.locator("canvas").press("+")
+    page.get_by_role("button", name="Label what is like them").click()
+    page.wait_for_url(f"**/projects/{played.name}")
+
+    with transaction() as session:
+        asked = session.scalars(sa.select(Round).where(Round.state == "waiting")).one()
+        session.delete(asked)  # for the other colour
+    assert told == f"{len(ids)} items of the pool are chosen."
+    assert len(ids) > 100
+    assert not set(ids) & set(played.picked)
+    assert asked.like["items"] == ids
+
+
+def test_the_map_is_used_by_keyboard_alone(page: "sync_api.Page", played: Played) -> None:
+    page.goto(f"/projects/{played.name}/map")
+    page.wait_for_selector("canvas[data-drawn]")
+
+    page.locator("canvas").focus()
+    for key in ("+", "+", "ArrowLeft", "-", "Escape"):
+        page.keyboard.press(key)
+    page.get_by_role("button", name="Choose what is in view").press("Enter")
+
+    assert "items of the pool are chosen" in page.locator("#chosen").inner_text()
+    assert page.get_by_role("button", name="Label these next").is_enabled()

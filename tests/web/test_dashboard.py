@@ -19,7 +19,7 @@ from tests.web.conftest import Web, make_project, rounds, serving
 from tests.web.played import BATCH, HOSTILE, Played, play
 from tests.web.test_server import HEAVY, TELLING
 
-PAGES = ("", "/batch", "/models", "/health")
+PAGES = ("", "/batch", "/models", "/health", "/map")
 TEXT_CONFIG = """<View>
   <Text name="text" value="$text"/>
   <Choices name="choice" toName="text" choice="single"><Choice value="cold"/><Choice value="warm"/></Choices>
@@ -83,7 +83,8 @@ def test_nothing_in_an_items_data_becomes_markup(web: Web, played: Played) -> No
         seen += page.text
         assert HOSTILE not in answer.text, path
         scripts = [attrs.get("src") for tag, attrs in page.elements if tag == "script"]
-        assert scripts == ["/static/live.js"], path
+        assert scripts[0] == "/static/live.js", path
+        assert set(scripts) <= {"/static/live.js", "/static/map.js"}, path
         names = {name for _, attrs in page.elements for name in attrs}
         assert not any(name.startswith("on") or name == "style" for name in names), path
         for link in page.values("href", "src", "action"):

@@ -1,0 +1,150 @@
+"""A project's map: its items in two dimensions, what the model says of each, and how sure it is. A file below home.
+
+A round's last step draws it while people label; the web process reads it. It may be deleted: the next round draws it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+import structlog
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from backend.artefacts import whole
+from backend.database import Item, Project, reading
+from backend.errors import MapUnreadable, NextbatchError
+from backend.learning import registry
+from backend.learning.heads import Head
+from backend.learning.layout import Axes, principal_axes
+from backend.rounds.encoding import open_embeddings
+from backend.settings import settings
+
+log = structlog.get_logger()
+
+MOST = 200_000  # items on a map; of a larger pool those of the smallest content hashes, a uniform draw that stays
+_SAMPLE = 10_000  # items that the axes are fitted to
+_AT_ONCE = 8_192
+_GROWN = 2.0  # axes stay, so that items do, until there are so many times the items that they were fitted to
+_NAMES = ("ids", "places", "classes", "doubts", "centre", "directions")
+_FORMAT = "nextbatch-map-1"
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """Items ``ids`` (n,) int64, ascending; ``places`` (n, 2) float32; ``classes`` (n,) int32, where the predicted class
+    stands in `names`, -1 without a model; ``doubts`` (n,) float32, 1 less the gap of the two best probabilities."""
+
+    ids: NDArray[np.int64]
+    places: NDArray[np.float32]
+    classes: NDArray[np.int32]
+    doubts: NDArray[np.float32]
+    axes: Axes
+    names: tuple[str, ...]
+    encoder_digest: str
+    fitted_on: int
+    version: str
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file in one step."""
+        arrays = {name: getattr(self, name) for name in _NAMES[:4]}
+        arrays |= {"centre": self.axes.centre, "directions": np.ascontiguousarray(self.axes.directions)}
+        facts = {
+            "names": self.names,
+            "encoder": self.encoder_digest,
+            "fitted_on": self.fitted_on,
+            "version": self.version,
+        }
+        with whole(path, is_durable=False) as file:
+            file.write(save(arrays, {"format": _FORMAT, "facts": json.dumps(facts)}))
+
+    @classmethod
+    def load(cls, path: Path) -> "Map":
+        """Read what `save` wrote. Raises MapUnreadable for anything else."""
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in _NAMES}
+            facts = json.loads(metadata["facts"])
+            axes = Axes(arrays.pop("centre"), arrays.pop("directions"))
+            names = tuple(map(str, facts["names"]))
+            return cls(**arrays, axes=axes, names=names, encoder_digest=str(facts["encoder"]),
+                       fitted_on=int(facts["fitted_on"]), version=str(facts["version"]))  # fmt: skip
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise MapUnreadable(path=path, problem=error) from error
+
+
+def map_path(project_id: int) -> Path:
+    """The project's map, whether or not it is there."""
+    return settings().home / "maps" / f"{project_id}.safetensors"
+
+
+def refresh(project_id: int) -> None:
+    """Draw the map anew: all encoded items, with what the champion says of them. What fails is a line in the log."""
+    try:
+        draw(project_id)
+    except (NextbatchError, OSError) as problem:
+        log.warning("map.not_drawn", project=project_id, problem=str(problem))
+
+
+def draw(project_id: int) -> Map | None:
+    """Draw and keep the map; None where nothing is encoded. About 2 CPU-seconds at 100,000 items of 1,792 numbers."""
+    with reading() as session:
+        project = session.get_one(Project, project_id)
+        version = registry.champion(session, project_id)
+        rows = session.execute(
+            sa.select(Item.id, Item.content_hash)
+            .where(Item.project_id == project_id, Item.state == "encoded", Item.content_hash.is_not(None))
+            .order_by(Item.content_hash, Item.id)
+            .limit(MOST)
+        ).all()
+    if not rows:
+        return None
+    embeddings = open_embeddings(project)
+    order = np.argsort(np.array([row[0] for row in rows], np.int64), kind="stable")
+    stored = embeddings.store.locate([rows[at][1] or "" for at in order])
+    ids, stored = np.array([rows[at][0] for at in order], np.int64)[stored >= 0], stored[stored >= 0]
+    if not len(ids):
+        return None
+    is_ours = version is not None and version.encoder_digest == embeddings.digest
+    head = registry.load_head(version) if version is not None and is_ours else None
+    before = _known(project_id, embeddings.digest, len(ids))
+    if before is None:
+        sample = np.sort(np.random.default_rng(0).permutation(len(stored))[:_SAMPLE])
+        axes, fitted_on = principal_axes(embeddings.store.gather(stored[sample])), len(ids)
+    else:
+        axes, fitted_on = before.axes, before.fitted_on
+    parts = [
+        _part(embeddings.store.gather(stored[at : at + _AT_ONCE]), axes, head) for at in range(0, len(ids), _AT_ONCE)
+    ]
+    places, classes, doubts = (np.concatenate(one) for one in zip(*parts, strict=True))
+    names = head.classes if head is not None else ()
+    drawn = Map(ids, places, classes, doubts, axes, names, embeddings.digest, fitted_on,
+                version.name if version is not None and head is not None else "")  # fmt: skip
+    drawn.save(map_path(project_id))
+    return drawn
+
+
+def _part(embeddings: NDArray[Any], axes: Axes, head: Head | None) -> Sequence[NDArray[Any]]:
+    places = axes.place(embeddings)
+    if head is None:
+        return places, np.full(len(places), -1, np.int32), np.zeros(len(places), np.float32)
+    probabilities = head.predict(embeddings)
+    if probabilities.shape[1] == 1:
+        return places, np.zeros(len(places), np.int32), np.zeros(len(places), np.float32)
+    best = np.partition(probabilities, -2, axis=1)[:, -2:]
+    return places, probabilities.argmax(axis=1).astype(np.int32), (1 - (best[:, 1] - best[:, 0])).astype(np.float32)
+
+
+def _known(project_id: int, digest: str, items: int) -> Map | None:
+    """The map there is, if its axes will do."""
+    try:
+        before = Map.load(map_path(project_id))
+    except MapUnreadable:
+        return None
+    return before if before.encoder_digest == digest and items < _GROWN * before.fitted_on else None

@@ -1,0 +1,67 @@
+"""The map's points: what the bytes say is what the database says."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend.database import Project, transaction
+from backend.rounds import hand
+from backend.rounds.atlas import map_path
+from backend.rounds.queue import prepare_database
+from backend.web.app import create_app
+from backend.web.views.atlas import STATES
+from tests.web.played import BATCH, VERSIONS, Played, play, with_map
+
+
+@pytest.fixture
+def played(home: Path) -> Played:
+    prepare_database()
+    return play(home / "data", hostile=False)
+
+
+def test_the_bytes_hold_every_item_with_its_place_class_round_and_state(played: Played) -> None:
+    drawn = with_map(played)
+    with transaction() as session:
+        hand.mark(session, session.get_one(Project, played.project_id), [int(drawn.ids[-1])], "never", "ann")
+    client = create_app().test_client()
+
+    answer = client.get(f"/projects/{played.name}/map/points")
+    again = client.get(f"/projects/{played.name}/map/points", headers={"If-None-Match": answer.headers["ETag"]})
+
+    n = len(drawn.ids)
+    assert len(answer.data) == 8 + 14 * n
+    assert answer.data[:4] + answer.data[4:8] == b"NBM1" + n.to_bytes(4, "little")
+    x, y = (np.frombuffer(answer.data, "<i2", n, 8 + at * n).astype(float) for at in (4, 6))
+    classes, rounds = (np.frombuffer(answer.data, "<u2", n, 8 + at * n) for at in (8, 10))
+    states = [STATES[one] for one in np.frombuffer(answer.data, "u1", n, 8 + 13 * n)]
+    assert np.frombuffer(answer.data, "<u4", n, 8).tolist() == drawn.ids.tolist()
+    assert np.corrcoef(x, drawn.places[:, 0])[0, 1] == pytest.approx(1, abs=1e-6)
+    assert np.corrcoef(y, drawn.places[:, 1])[0, 1] == pytest.approx(1, abs=1e-6)
+    assert max(np.abs(x).max(), np.abs(y).max()) == 32_767
+    assert classes.tolist() == drawn.classes.tolist()  # people labelled as the model does here
+    assert rounds[drawn.ids == played.picked[0]].tolist() == [VERSIONS]
+    assert states.count("batch") == BATCH - 4
+    assert states.count("labelled") + states.count("holdout") == played.labels
+    assert states[-1] == "never"
+    assert (again.status_code, again.data) == (304, b"")
+
+
+def test_without_a_map_the_page_says_when_there_will_be_one(played: Played) -> None:
+    client = create_app().test_client()
+
+    page, points = (client.get(f"/projects/{played.name}/map{end}") for end in ("", "/points"))
+
+    assert page.status_code == 200
+    assert "A round draws it" in page.text
+    assert points.status_code == 404
+
+
+def test_a_classs_name_is_never_markup(played: Played) -> None:
+    drawn = with_map(played)
+    object.__setattr__(drawn, "names", ("</canvas><script>alert(1)</script>", "'\""))
+    drawn.save(map_path(played.project_id))
+
+    page = create_app().test_client().get(f"/projects/{played.name}/map")
+
+    assert "<script>alert" not in page.text
