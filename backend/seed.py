@@ -1,6 +1,5 @@
 """The SDK script: from a YAML to a project in which people can label. Running it twice changes nothing."""
 
-import difflib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -12,13 +11,13 @@ from urllib.parse import unquote
 import numpy as np
 import sqlalchemy as sa
 
-from backend import configuration
-from backend.database import Item, Project, ProjectSettings, Round, project_named, reading, transaction
+from backend.database import Item, Project, Round, project_named, reading, transaction
 from backend.errors import MissingSetting, NextbatchError, PoolUnreadable, RoundFailed, UnknownProject
 from backend.pool import catalog, texts
 from backend.pool.folders import read_folder
 from backend.pool.listing import LOCAL_FILES, local_uri
 from backend.pool.refresh import refresh
+from backend.rounds import configured
 from backend.rounds.queue import prepare_database, request_round
 from backend.rounds.restock import list_items
 from backend.rounds.source import import_tasks, open_studio, studio_project_id_of
@@ -72,13 +71,7 @@ def apply(config: ProjectConfig, replace: bool) -> str:
     """How `config` differs from what is stored (a unified diff, empty where it does not); stored if `replace`."""
     with transaction() as session:
         project = project_named(session, config.name)
-        before, after = configuration.dump(project.settings), configuration.dump(config)
-        if replace and before != after:
-            project.config = config.model_dump(mode="json")
-            project.config_version += 1
-            session.add(_settings_row(project))
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), "stored", "file", lineterm="")
-    return "\n".join(lines)
+        return configured.replace(session, project, config) if replace else configured.difference(project, config)
 
 
 def wait_for_round(
@@ -128,7 +121,7 @@ def _find_or_create(studio: Studio, config: ProjectConfig) -> tuple[Project, Lab
         project.label_config = found.label_config
         session.flush()
         if not known:
-            session.add(_settings_row(project))
+            session.add(configured.settings_row(project))
     return project, task
 
 
@@ -137,10 +130,6 @@ def _label_config(config: ProjectConfig) -> str:
     if section.kind == "image":
         return image_config(section.labels)
     return text_config(section.labels, is_inline=config.pool.source in ("tasks", "manifest"))
-
-
-def _settings_row(project: Project) -> ProjectSettings:
-    return ProjectSettings(project_id=project.id, version=project.config_version, config=project.config)
 
 
 def _add_items(studio: Studio, project: Project, config: ProjectConfig, task: LabelTask, progress: Progress) -> int:

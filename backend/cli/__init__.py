@@ -10,7 +10,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from backend.cli import data, deployment, models, tokens, vectors
+from backend.cli import data, deployment, models, report, tokens, vectors
 from backend.cli.progress import console, progress, say
 from backend.errors import DatabaseUnready, NextbatchError
 from strategies.errors import StrategyError
@@ -30,6 +30,8 @@ app.add_typer(vectors.app, name="vectors")
 app.add_typer(tokens.app, name="tokens")
 app.command()(vectors.encode)
 app.command()(deployment.export)
+app.command()(report.report)
+app.command()(report.status)
 
 Port = Annotated[int, typer.Option(help="Port to listen on.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; leave it at loopback unless a proxy stands before it.")]
@@ -195,13 +197,20 @@ def backtest(
 
 
 @config_app.command("show")
-def config_show(project: ProjectName) -> None:
-    """Print a project's configuration as YAML."""
+def config_show(
+    project: ProjectName, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """Print a project's configuration as YAML, or as JSON with its version."""
     from backend import configuration
     from backend.database import project_named, reading
 
     with reading() as session:
-        print(configuration.dump(project_named(session, project).settings), end="")
+        found = project_named(session, project)
+    if as_json:
+        told = {"version": found.config_version, "config": found.settings.model_dump(mode="json")}
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        print(configuration.dump(found.settings), end="")
 
 
 @config_app.command("schema")
@@ -228,18 +237,30 @@ def apply(
 
 
 def main() -> None:
-    """Run a command; an error that nextbatch raised on purpose is one line, without a traceback."""
+    """Run a command; an error is one line with its mend, and a traceback with NEXTBATCH_TRACEBACK=1.
+
+    Exit codes: 0 done; 1 refused, or a check found something; 2 used wrongly; 70 a fault of nextbatch; 130 stopped.
+    """
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # answers alone go to stdout
     try:
         app()
-    except (NextbatchError, StrategyError) as error:
-        console.print(f"nextbatch: {error}", style="red", soft_wrap=True)
-        sys.exit(1)
     except Exception as error:
-        if "sqlalchemy" not in sys.modules or not (problem := _of_database(error)):
+        if os.environ.get("NEXTBATCH_TRACEBACK", "0") not in ("", "0"):
             raise
-        console.print(f"nextbatch: {DatabaseUnready(problem=problem)}", style="red", soft_wrap=True)
-        sys.exit(1)
+        sys.exit(_told(error))
+
+
+def _told(error: Exception) -> int:
+    """Say what went wrong in one line; the exit code."""
+    text, code = str(error), 1
+    if not isinstance(error, NextbatchError | StrategyError):
+        problem = _of_database(error) if "sqlalchemy" in sys.modules else ""
+        text = str(DatabaseUnready(problem=problem)) if problem else ""
+    if not text:
+        code = 70
+        text = f"a fault of its own, {type(error).__name__}: {error}. NEXTBATCH_TRACEBACK=1 shows where."
+    console.print(f"nextbatch: {' '.join(text.split())}", style="red", soft_wrap=True, markup=False)
+    return code
 
 
 def _of_database(error: Exception) -> str:

@@ -1,7 +1,9 @@
 """nextbatch encode and nextbatch vectors: embeddings, made and checked by hand."""
 
+import json
 import signal
 import threading
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -9,12 +11,14 @@ import typer
 app = typer.Typer(help="Check and clean the stored embeddings.", no_args_is_help=True)
 
 Project = Annotated[str, typer.Argument(help="The project's name, as in its YAML.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
 def verify(
     project: Project,
     mend: Annotated[bool, typer.Option(help="Forget damaged blocks; their items are encoded again.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read every stored embedding back and compare checksums."""
     from backend.database import project_named, reading
@@ -25,8 +29,12 @@ def verify(
     embeddings = open_embeddings(described)
     found = embeddings.store.verify(mend=mend)
     lost = sum(block.rows for block in found.damaged)
-    print(f"{found.rows} embeddings of {embeddings.spec.name} {embeddings.digest[:12]}, {lost} damaged")
-    if lost and not mend:
+    if as_json:
+        told = {"encoder": embeddings.spec.name, "digest": embeddings.digest, "embeddings": found.rows, "damaged": lost}
+        print(json.dumps(told, indent=2))
+    else:
+        print(f"{found.rows} embeddings of {embeddings.spec.name} {embeddings.digest[:12]}, {lost} damaged")
+    if lost and not mend and not as_json:
         print(f"Repeat with --mend to forget the damaged ones, then: nextbatch encode {project}")
     raise typer.Exit(1 if lost and not mend else 0)
 
@@ -34,10 +42,14 @@ def verify(
 @app.command()
 def gc(
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only counted.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Count, or remove, vectors that no project, label or model version refers to. Runs beside everything but scans."""
     from backend.rounds.garbage import collect
 
+    if as_json:
+        print(json.dumps([asdict(found) for found in collect(is_dry=not yes)], indent=2, default=str))
+        return
     unwanted = 0
     for found in collect(is_dry=not yes):
         unwanted += found.unwanted

@@ -5,11 +5,12 @@ from typing import Any
 from flask import Blueprint, Response, make_response, render_template, request
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
-from backend.database import Project, now, project_named, reading
+from backend.database import Project, project_named, reading
 from backend.errors import NextbatchError, UnknownProject
 from backend.learning import registry
-from backend.web import charts, deeds, sessions, thumbnails, words
+from backend.web import charts, configuring, deeds, sessions, thumbnails, words
 from backend.web.api import refuse_impossible_names
+from backend.web.formats import FILTERS
 from backend.web.openapi import LARGEST
 from backend.web.views.atlas import map_view, points
 from backend.web.views.batches import find_batch, published_batch
@@ -39,11 +40,8 @@ def blueprint() -> Blueprint:
     pages.register_error_handler(UnknownProject, lambda error: _refusal(404, str(error)))
     pages.register_error_handler(NextbatchError, lambda error: _refusal(400, str(error)))
     pages.register_error_handler(HTTPException, lambda error: _refusal(error.code or 500, error.description or ""))
-    pages.app_template_filter("percent")(lambda value: "–" if value is None else f"{value:.1%}")
-    pages.app_template_filter("number")(lambda value: f"{value:,}".replace(",", "\N{THIN SPACE}"))
-    pages.app_template_filter("ago")(lambda moment: words.ago(moment, now()))
-    pages.app_template_filter("trigger")(words.trigger)
-    pages.app_template_filter("duration")(words.duration)
+    for name, form in FILTERS.items():
+        pages.app_template_filter(name)(form)
     pages.app_template_global("token")(sessions.token)
     pages.app_template_global("is_person")(sessions.is_person)
     pages.add_url_rule("/projects", view_func=project_list)
@@ -58,6 +56,7 @@ def blueprint() -> Blueprint:
     pages.add_url_rule("/login", view_func=sessions.log_in, methods=["POST"])
     pages.add_url_rule("/logout", view_func=sessions.log_out, methods=["POST"])
     deeds.add_rules(pages)
+    configuring.add_rules(pages)
     pages.add_url_rule("/projects/<name>/items/<int:item_id>/thumbnail", view_func=thumbnail)
     return pages
 

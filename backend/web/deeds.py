@@ -5,13 +5,13 @@ from typing import Any
 import sqlalchemy as sa
 from flask import Blueprint, redirect, render_template, request, url_for
 from sqlalchemy.orm import Session
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, NotFound
 
 from backend.database import Batch, Project, project_named, reading, transaction
 from backend.learning import registry
 from backend.rounds import hand
 from backend.rounds.likes import Like
-from backend.rounds.queue import request_round
+from backend.rounds.queue import cancel, request_round
 from backend.web.openapi import LARGEST
 from backend.web.sessions import actor, require_form
 from backend.web.views.health import failed_items
@@ -23,6 +23,7 @@ def add_rules(pages: Blueprint) -> None:
     """The forms' addresses, and the page that asks once more before a model is changed."""
     for path, act in (
         ("rounds", ask_for_round),
+        ("rounds/<int:number>/cancel", cancel_round),
         ("batch/items", decide),
         ("map/items", choose),
         ("models/promote", promote),
@@ -38,6 +39,18 @@ def ask_for_round(name: str) -> Any:
     require_form()
     with transaction() as session:
         request_round(session, project_named(session, name).id, "dashboard")
+    return redirect(url_for("dashboard.loop", name=name), 303)
+
+
+def cancel_round(name: str, number: int) -> Any:
+    """End a round that waits or runs, as soon as it notices."""
+    require_form()
+    with transaction() as session:
+        project = project_named(session, name)
+        found = cancel(session, project.id, _number(str(number)))
+        if found is None:
+            raise NotFound(f"{name} has no round {number}.")
+        hand.note(session, project.id, actor(), "cancel", f"round {number}")
     return redirect(url_for("dashboard.loop", name=name), 303)
 
 

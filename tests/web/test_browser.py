@@ -25,6 +25,7 @@ PAGES = (
     "/projects/{}/models/compare?one=v6&other=v5",
     "/projects/{}/models/change?to=v4",
     "/projects/{}/health",
+    "/projects/{}/settings",
     "/login",
 )
 

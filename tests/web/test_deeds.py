@@ -255,3 +255,16 @@ def test_versions_stand_side_by_side_with_the_items_they_differ_on(played: Playe
     assert differ > 0
     assert f"{differ} of {len(found.holdout)}" in page.text
     assert [tag for tag, _ in page.elements].count("img") == min(differ, MOST_ITEMS)
+
+
+def test_a_round_that_waits_is_cancelled(played: Played, client: FlaskClient) -> None:
+    send(client, f"/projects/{played.name}/rounds")
+
+    send(client, f"/projects/{played.name}/rounds/7/cancel")
+    missing = send(client, f"/projects/{played.name}/rounds/70/cancel")
+
+    with reading() as session:
+        states = list(session.scalars(sa.select(Round.state).where(Round.number == 7)))
+    assert states == ["cancelled"]
+    assert missing.status_code == 404
+    assert deeds(played) == [("cancel", "dashboard")]

@@ -1,0 +1,32 @@
+"""A project's configuration as it is stored: compared, replaced, and every version of it kept."""
+
+import difflib
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from backend import configuration
+from backend.database import Project, ProjectSettings
+from backend.settings import ProjectConfig
+
+
+def difference(project: Project, config: ProjectConfig) -> str:
+    """How `config` differs from what is stored, as a unified diff of their YAML; empty where it does not."""
+    before, after = configuration.dump(project.settings), configuration.dump(config)
+    return "\n".join(difflib.unified_diff(before.splitlines(), after.splitlines(), "stored", "new", lineterm=""))
+
+
+def replace(session: Session, project: Project, config: ProjectConfig) -> str:
+    """Store `config` as the next version, unless it is what is stored. Returns the difference."""
+    session.execute(sa.select(Project.id).where(Project.id == project.id).with_for_update())
+    found = difference(project, config)
+    if found:
+        project.config = config.model_dump(mode="json")
+        project.config_version += 1
+        session.add(settings_row(project))
+    return found
+
+
+def settings_row(project: Project) -> ProjectSettings:
+    """The row that keeps the project's present configuration."""
+    return ProjectSettings(project_id=project.id, version=project.config_version, config=project.config)
