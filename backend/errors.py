@@ -413,6 +413,10 @@ class ServiceRefused(NextbatchError):
     """nextbatch at {url} refused ({status}): {detail}"""
 
 
+class QueryFailed(NextbatchError):
+    """Query {number} of {project} did not end well: {reason}"""
+
+
 class ServiceSilent(NextbatchError):
     """nextbatch at {url} gave no answer in time: {problem}.
     Check the address, and that `nextbatch serve` runs there; a round goes on without whoever waits for it."""

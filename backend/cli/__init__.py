@@ -10,7 +10,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from backend.cli import data, deployment, models, report, tokens, vectors
+from backend.cli import data, deployment, models, report, select, tokens, vectors
 from backend.cli.progress import console, progress, say
 from backend.errors import DatabaseUnready, NextbatchError
 from strategies.errors import StrategyError
@@ -28,6 +28,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.add_typer(vectors.app, name="vectors")
 app.add_typer(tokens.app, name="tokens")
+app.command()(select.select)
 app.command()(vectors.encode)
 app.command()(deployment.export)
 app.command()(report.report)

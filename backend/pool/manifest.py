@@ -191,6 +191,9 @@ _READERS: dict[str, Callable[[str, BinaryIO, str, Skipped], Iterator[Row]]] = {
 }
 
 
+SUFFIXES = frozenset(_READERS)
+
+
 def _check_columns(path: str, uri_field: str, columns: Iterable[str]) -> None:
     if uri_field not in columns:
         known = ", ".join(columns)[:200]

@@ -46,6 +46,11 @@ def ask(session: Session, project: Project, query: Query) -> Round:
 
     Parameters are checked by the worker, where strategies are imported: wrong ones fail the query with a reason.
     """
+    check(query)
+    return request_query(session, project.id, asdict(query))
+
+
+def check(query: Query) -> None:
+    """Raises NoSuchStrategy."""
     if query.strategy is not None and query.strategy not in strategies.names():
         raise NoSuchStrategy(name=query.strategy, known=", ".join(strategies.names()))
-    return request_query(session, project.id, asdict(query))

@@ -26,6 +26,8 @@ ORPHANS = "orphans"  # jobs of dead workers: in a queue of their own, they do no
 APPLICATION = "nextbatch"
 APPLICATION_VERSION = "1"  # pinned: DBOS would otherwise hash the code, and an upgrade would strand rounds in flight
 FORCING_ACTIONS = ("START_TRAINING",)
+HERE = "here:"
+"""What the workflow id of a round begins with that a command runs in its own process."""
 QUERY = "query"
 """The trigger of a round that answers a query: it publishes nothing, and reads events without claiming them."""
 MOST_WAITING = 100  # queries of a project: each costs a round's work, and whoever asks for more is told to wait
@@ -87,11 +89,20 @@ def _waiting(project_id: int) -> sa.Select[Round]:
     return sa.select(Round).where(Round.project_id == project_id, Round.state == "waiting")
 
 
-def _enqueue(session: Session, project_id: int, workflow: str, **values: Any) -> Round:
+def insert_round(session: Session, project_id: int, **values: Any) -> Round:
+    """The project's next round as a row alone, for a process that runs it itself: the engine does not know it."""
+    session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update())
     latest = session.scalar(sa.select(sa.func.max(Round.number)).where(Round.project_id == project_id))
     number = (latest or 0) + 1
-    round_ = Round(project_id=project_id, number=number, workflow_id=workflow_id(project_id, number), **values)
+    round_ = Round(project_id=project_id, number=number, workflow_id=f"{HERE}{project_id}:{number}", **values)
     session.add(round_)
+    session.flush()
+    return round_
+
+
+def _enqueue(session: Session, project_id: int, workflow: str, **values: Any) -> Round:
+    round_ = insert_round(session, project_id, **values)
+    round_.workflow_id = workflow_id(project_id, round_.number)
     session.flush()
     client().enqueue_in_transaction(
         session,
@@ -103,7 +114,7 @@ def _enqueue(session: Session, project_id: int, workflow: str, **values: Any) ->
             "app_version": APPLICATION_VERSION,
         },
         project_id,
-        number,
+        round_.number,
     )
     return round_
 

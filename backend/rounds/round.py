@@ -45,10 +45,11 @@ def _in_order(project_id: int, number: int) -> dict[str, Any]:
 def run_query(project_id: int, number: int) -> dict[str, Any]:
     """Answer a query: a round that looks into the pool's source first, and publishes nothing."""
     with about(project=project_id, round=number, run=DBOS.workflow_id):
-        return _answered(project_id, number)
+        return answer_query(project_id, number)
 
 
-def _answered(project_id: int, number: int) -> dict[str, Any]:
+def answer_query(project_id: int, number: int) -> dict[str, Any]:
+    """The steps of a query in order; also without the engine, for a command that answers in its own process."""
     try:
         begin(project_id, number, claims_events=False)
         known = take_in(project_id, number)

@@ -75,7 +75,7 @@ def answered(project: Project, query: Query) -> tuple[Round, list[tuple[str, Pic
     """The query's round as a worker runs it, and its picks in rank order."""
     with transaction() as session:
         number = ask(session, session.get_one(Project, project.id), query).number
-    the_round._answered(project.id, number)
+    the_round.answer_query(project.id, number)
     with reading() as session:
         round_ = session.scalars(sa.select(Round).where(Round.project_id == project.id, Round.number == number)).one()
         rows = session.execute(
@@ -126,7 +126,7 @@ def test_a_query_lists_the_pool_where_it_is_and_says_why_it_cannot(root: Path) -
 
     _, picks = answered(project, Query(4, "random"))
     with pytest.raises(Exception, match="nowhere"):
-        the_round._answered(lost.id, number)
+        the_round.answer_query(lost.id, number)
 
     assert len(picks) == 4
     assert all("train/7/" in uri for uri, _ in picks)
@@ -255,7 +255,7 @@ def test_a_cancelled_query_ends_where_it_notices_and_is_no_failure(root: Path) -
         assert [one and one.state for one in states] == ["cancelled", "running", None]
     for number in (waiting, running):
         with pytest.raises(RoundCancelled):
-            the_round._answered(project.id, number)
+            the_round.answer_query(project.id, number)
 
     with reading() as session:
         assert set(session.scalars(sa.select(Round.state))) == {"cancelled"}

@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from backend.client import Client, Round
+from backend import tokens
+from backend.client import Client, Label, Query, Round
+from backend.database import Batch as BatchRow
+from backend.database import Item as ItemRow
+from backend.database import Pick as PickRow
 from backend.database import Round as RoundRow
 from backend.database import now, transaction
-from backend.errors import ServiceRefused, ServiceSilent
+from backend.errors import QueryFailed, ServiceRefused, ServiceSilent
 from backend.processes import free_port
 from tests.web.conftest import Web, serving
 from tests.web.played import BATCH, VERSIONS, Played, play
@@ -103,3 +107,60 @@ def test_importing_it_brings_nothing_heavy() -> None:
     ).stdout.split()
 
     assert set(loaded) & HEAVY == set()
+
+
+def test_it_pushes_asks_and_labels_and_selects_in_one_call(client: Client) -> None:
+    uris = [f"https://example.org/{number}.jpg" for number in range(5)]
+    project = client.make_project("shop", labels=["cat", "dog"])
+    pushed = client.push("shop", [*uris, {"uri": uris[0], "shelf": 1}, "gopher://x"])
+    asked = client.query("shop", 2, "margin")
+    stored = client.label("shop", [Label(uris[0], "cat", "ann"), Label(uris[1], None)])
+    cancelled = client.cancel("shop", asked.number)
+    told: list[Query] = []
+
+    def answer(seen: Query) -> None:
+        """What a worker would do between two looks."""
+        told.append(seen)
+        with transaction() as session:
+            mine = (RoundRow.number == seen.number, RoundRow.state == "waiting", RoundRow.trigger == "query")
+            round_ = session.scalars(sa.select(RoundRow).where(*mine)).one_or_none()
+            if round_ is None:
+                return
+            items = session.scalars(sa.select(ItemRow.id).where(ItemRow.project_id == round_.project_id)).all()
+            values = {"number": 1, "version": "v0+b1", "strategy": "max_herding", "state": "answered"}
+            batch = BatchRow(project_id=round_.project_id, round_id=round_.id, **values)
+            session.add(batch)
+            session.flush()
+            for rank, item_id in enumerate(items[:3]):
+                session.add(PickRow(batch_id=batch.id, rank=rank, item_id=item_id, utility=1 - rank, reason="far"))
+            round_.state = "done"
+
+    picks = client.select(uris, 3, progress=answer)
+
+    assert (project.name, project.classes) == ("shop", 2)
+    assert (pushed.added, pushed.known, pushed.refused) == (5, 1, 1)
+    assert (stored.new, cancelled.state) == (2, "cancelled")
+    assert client.wait_for_query("shop", asked.number).has_ended
+    assert [one.state for one in told] == ["waiting", "done"]
+    assert (told[1].chosen, told[1].size) == ("max_herding", 3)
+    assert [(pick.rank, pick.uri, pick.utility) for pick in picks] == [(n, uris[n], 1 - n) for n in range(3)]
+
+
+def test_a_failed_query_is_an_error_that_says_why(client: Client) -> None:
+    def fail(seen: Query) -> None:
+        with transaction() as session:
+            mine = sa.update(RoundRow).where(RoundRow.number == seen.number, RoundRow.trigger == "query")
+            session.execute(mine.values(state="failed", failure="Triton is away"))
+
+    with pytest.raises(QueryFailed, match="Triton is away"):
+        client.select(["https://example.org/lost.jpg"], 1, progress=fail)
+
+
+def test_a_token_opens_what_its_scope_is(web: Web) -> None:
+    with transaction() as session:
+        token = tokens.create(session, "reader", "read")
+
+    with Client(web.url, token=token) as reader:
+        assert "shop" in reader.project_names()
+        with pytest.raises(ServiceRefused, match="--scope label"):
+            reader.query("shop", 1)

@@ -1,0 +1,37 @@
+"""Call a running nextbatch from Python: ``Client("http://localhost:9090").project("flowers").counts.labelled``.
+
+One call selects from a pool: ``Client(url).select(uris, budget=1000)``. Imports httpx and nothing heavier, so that
+scripts and notebooks may use it anywhere.
+"""
+
+from backend.client.calls import Client
+from backend.client.shapes import (
+    Batch,
+    Counts,
+    Item,
+    Label,
+    Measure,
+    Model,
+    Pick,
+    Project,
+    Pushed,
+    Query,
+    Round,
+    Stored,
+)
+
+__all__ = [
+    "Batch",
+    "Client",
+    "Counts",
+    "Item",
+    "Label",
+    "Measure",
+    "Model",
+    "Pick",
+    "Project",
+    "Pushed",
+    "Query",
+    "Round",
+    "Stored",
+]
