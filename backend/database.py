@@ -95,6 +95,14 @@ class Item(Table):
     created_at: Mapped[dt.datetime] = mapped_column(default=now)
 
 
+class ItemFacts(Table):
+    """Plain numbers of a content, such as its brightness: `pool.facts` says which. A cache; may be emptied."""
+
+    __tablename__ = "item_facts"
+    content_hash: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    facts: Mapped[dict[str, Any]]
+
+
 class Annotation(Table):
     """What a person said of an item, as last seen; `label` is None for a skip."""
 
@@ -194,7 +202,8 @@ class ModelChange(Table):
     project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"), index=True)
     version_id: Mapped[int] = mapped_column(sa.ForeignKey("model_versions.id"))
     previous_id: Mapped[int | None] = mapped_column(sa.ForeignKey("model_versions.id"))
-    action: Mapped[str] = mapped_column(sa.String(16))  # promote | rollback | refuse | tag | untag | delete | challenge | look | withdraw
+    # promote | rollback | refuse | tag | untag | delete | challenge | look | withdraw
+    action: Mapped[str] = mapped_column(sa.String(16))
     actor: Mapped[str] = mapped_column(sa.String(128))
     detail: Mapped[str] = mapped_column(sa.Text, default="")
     created_at: Mapped[dt.datetime] = mapped_column(default=now)

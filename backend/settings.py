@@ -164,6 +164,9 @@ class FeedbackSection(Section):
     """Votes on predictions that were served: items with many against them join the next batch."""
 
     votes_against: int = Field(default=3, ge=1, description="So many votes against an item, and more than for it.")
+    round_on_fall: bool = Field(
+        default=False, description="Ask for a round when people accept fewer predictions than before."
+    )
 
 
 class AnalysisSection(Section):
@@ -178,7 +181,7 @@ class ChallengerSection(Section):
     """A version that `nextbatch models challenge` named scores beside the champion; docs/models.md says how."""
 
     share: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.0, description="Share of the items whose predictions are the challenger's; 0: it is only written down."
+        default=0.0, description="Share of the items whose predictions are the challenger's; 0: none is shown."
     )
     decide: Literal["hand", "rule"] = Field(
         default="hand", description="rule: promote a challenger that is surely better, withdraw one that is worse."

@@ -10,7 +10,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from backend.cli import data, deployment, models, report, select, tokens, vectors
+from backend.cli import data, deployment, models, quality, report, select, tokens, vectors
 from backend.cli.progress import console, progress, say
 from backend.errors import DatabaseUnready, NextbatchError
 from strategies.errors import StrategyError
@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Show or apply a project's configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+models.app.command()(quality.accepted)
+data.app.command()(quality.check)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.add_typer(vectors.app, name="vectors")
@@ -136,8 +138,9 @@ def round_(
     like_errors: Annotated[
         bool, typer.Option(help="Choose the like of what the model gets wrong on the holdout, or of one class there.")
     ] = False,
+    check_labels: Annotated[bool, typer.Option(help="Choose labels that the model contradicts, to check.")] = False,
 ) -> None:
-    """Ask for a round by hand; its batch can be the like of given items, of a class, or of the model's errors."""
+    """Ask for a round by hand; its batch can be the like of given items, of a class, of errors, or labels to check."""
     from backend import seed as seeding
     from backend.database import project_named, transaction
     from backend.rounds import likes
@@ -146,6 +149,7 @@ def round_(
     with transaction() as session:
         named = project_named(session, project)
         like = likes.like(session, named, ",".join(tasks or ()), like_class, like_errors)
+        like = likes.Like(checks=True) if check_labels else like
         asked = request_round(session, named.id, "hand", like.as_dict())
     print(f"round {asked.number} of {project} is {asked.state}")
     if wait:

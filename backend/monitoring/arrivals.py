@@ -1,22 +1,27 @@
-"""Items that came since the last model, beside a sample of the pool that it knew: what drifted, as findings."""
+"""Items that came since the last model, beside a sample of the pool that it knew: what a round suspects of them."""
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
+from scipy.stats import fisher_exact, ks_2samp
 from sqlalchemy.orm import Session
 
 from backend.database import Item
-from backend.monitoring.drift import FEWEST, MOST, PSI_LARGE, compare_embeddings, population_stability
-from backend.monitoring.drift import stability_threshold as threshold
+from backend.monitoring.drift import FEWEST, MOST, compare_embeddings, population_stability
 from backend.monitoring.finding import Finding
+from backend.monitoring.shares import EFFECT, compare_shares
+from backend.monitoring.suspicion import Suspicion
+
+MOST_KNOWN = 5_000
+"""Known items whose predicted classes are counted; of their embeddings `compare_embeddings` draws 500."""
 
 
 def samples(session: Session, project_id: int, since: dt.datetime) -> tuple[list[str], list[str]]:
-    """At most 500 contents that were known at `since`, and 500 that came later: those of the smallest hashes.
+    """At most 5,000 contents that were known at `since`, and 500 that came later: those of the smallest hashes.
 
     A hash is as good as a random number, so each is a uniform sample, and the first one stays from round to round.
     """
@@ -27,10 +32,10 @@ def samples(session: Session, project_id: int, since: dt.datetime) -> tuple[list
                 .distinct()
                 .where(Item.project_id == project_id, Item.state == "encoded", Item.content_hash.is_not(None), when)
                 .order_by(Item.content_hash)
-                .limit(MOST)
+                .limit(most)
             )
         )
-        for when in (Item.created_at <= since, Item.created_at > since)
+        for when, most in ((Item.created_at <= since, MOST_KNOWN), (Item.created_at > since, MOST))
     )
     return [hash_ or "" for hash_ in known], [hash_ or "" for hash_ in new]
 
@@ -41,7 +46,7 @@ def check_arrivals(
     gather: Callable[[Sequence[str]], NDArray[Any]],
     predict: Callable[[NDArray[Any]], NDArray[np.float32]],
     classes: tuple[str, ...],
-) -> Iterator[Finding]:
+) -> list[Suspicion]:
     """Whether new contents differ from known ones, in their embeddings and in what the last model says of them.
 
     ``gather`` gives embeddings (n, d) of contents and ``predict`` their class probabilities (n, K). A content that is
@@ -49,31 +54,73 @@ def check_arrivals(
     """
     new = sorted(set(new) - set(known))
     if min(len(known), len(new)) < FEWEST:
-        return
+        return []
     before, after = gather(known), gather(new)
+    return [_of_embeddings(before, after), _of_shares(predict(before), predict(after), classes)]
+
+
+def check_inputs(known: Sequence[Mapping[str, float]], new: Sequence[Mapping[str, float]]) -> list[Suspicion]:
+    """Whether plain numbers of new items, by name, are distributed as those of known ones: a suspicion a number.
+
+    By the two-sample Kolmogorov-Smirnov test. Says nothing of a number that fewer than 20 items of a side have.
+    """
+    found = []
+    for name in sorted({name for one in known for name in one}):
+        sides = [np.array([one[name] for one in side if name in one]) for side in (known, new)]
+        if min(map(len, sides)) < FEWEST or (np.ptp(np.concatenate(sides)) == 0):
+            continue
+        medians = [float(np.median(side)) for side in sides]
+        found.append(
+            Suspicion(
+                float(ks_2samp(*sides).pvalue),
+                Finding(
+                    "warn",
+                    f"{name}_drifted",
+                    f"The {name} of items that came since the last model is another than before",
+                    f"median {medians[0]:.4g} of {len(sides[0])} known, {medians[1]:.4g} of {len(sides[1])} new ones",
+                    "Look whether the pool's source changed: another camera, another export, another writer.",
+                ),
+            )
+        )
+    return found
+
+
+def _of_embeddings(before: NDArray[Any], after: NDArray[Any]) -> Suspicion:
     test = compare_embeddings(before, after)
-    if test.is_drifted:
-        yield Finding(
+    return Suspicion(
+        test.p,
+        Finding(
             "warn",
             "embeddings_drifted",
             "Items that came since the last model look different from the pool before",
-            f"{test.new} new against {test.reference} known ones, p = {test.p:.4f}; {test.share:.0%} of the new lie "
-            "farther from the known than 99 % of those from each other",
+            f"{test.new} new against {test.reference} known ones; {test.share:.0%} of the new lie farther from the "
+            "known than 99 % of those from each other",
             "Look at the newest items. If they belong to the project, let a random share of them be labelled.",
-        )
-    counts = [np.bincount(predict(rows).argmax(axis=1), minlength=len(classes)) for rows in (before, after)]
-    old_shares, new_shares = (dict(zip(classes, map(float, count), strict=True)) for count in counts)
-    psi = population_stability(old_shares, new_shares)
-    if psi > (limit := threshold(len(classes), len(before), len(after))):
-        gaps = counts[1] / len(after) - counts[0] / len(before)
-        most = ", ".join(
-            f"{classes[k]} {counts[0][k] / len(before):.0%} → {counts[1][k] / len(after):.0%}"
-            for k in np.argsort(-np.abs(gaps), kind="stable")[:3]
-        )
-        yield Finding(
-            "warn" if psi > PSI_LARGE else "note",
+        ),
+    )
+
+
+def _of_shares(before: NDArray[Any], after: NDArray[Any], classes: tuple[str, ...]) -> Suspicion:
+    """The PSI is told; what decides is a Monte Carlo chi-square test, whose p holds for rare classes as PSI's does not,
+    and Fisher's test of each class, which finds one class that grew among many, with Bonferroni's correction."""
+    named = [[classes[k] for k in side.argmax(axis=1)] for side in (before, after)]
+    counts = [np.array([side.count(name) for name in classes], dtype=np.float64) for side in named]
+    psi = population_stability(*(dict(zip(classes, count, strict=True)) for count in counts))
+    test = compare_shares(named[0], named[1])
+    gaps = counts[1] / len(after) - counts[0] / len(before)
+    most = ", ".join(
+        f"{classes[k]} {counts[0][k] / len(before):.0%} → {counts[1][k] / len(after):.0%}"
+        for k in np.argsort(-np.abs(gaps), kind="stable")[:3]
+    )
+    tables = [[[int(b), len(after) - int(b)], [int(a), len(before) - int(a)]] for a, b in zip(*counts, strict=True)]
+    of_one = min(float(fisher_exact(table).pvalue) for table in tables) * len(classes)
+    return Suspicion(
+        min(1.0, 2 * min(test.p, of_one)) if test.cramers_v >= EFFECT else 1.0,
+        Finding(
+            "warn",
             "predictions_drifted",
             f"The last model sees other class shares in the items that came since: {most}",
-            f"PSI {psi:.2f}, of which chance alone explains {limit:.2f} at most",
+            f"PSI {psi:.2f}, {len(after)} new against {len(before)} known ones",
             "Look whether the pool's source changed; the shares are predictions, not labels.",
-        )
+        ),
+    )

@@ -11,8 +11,6 @@ SIGNIFICANCE = 0.01
 PERMUTATIONS = 399
 FEWEST = 20
 MOST = 500  # rows of either sample: the test is quadratic in them
-PSI_LARGE = 0.25  # Siddiqi, Credit risk scorecards, 2006: below 0.1 stable, above 0.25 a large shift
-PSI_SMALL = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,11 +27,6 @@ class DriftTest:
     p: float
     share: float
     is_drifted: bool
-
-
-def reference_sample(hashes: list[str], size: int = MOST) -> list[str]:
-    """A uniform sample of contents that stays as it is while the pool grows little: the smallest hashes, sorted."""
-    return sorted(set(hashes))[:size]
 
 
 def compare_embeddings(reference: NDArray[Any], new: NDArray[Any], seed: int = 0) -> DriftTest:
@@ -65,8 +58,8 @@ def population_stability(reference: Mapping[str, float], new: Mapping[str, float
     """PSI of two class distributions (shares or counts by class), ``Σ (q - p) ln(q / p)``, at least 0.
 
     Both are normalised; a class that one side lacks counts as half an item in 10,000. Above 0.1 there is a small
-    shift, above 0.25 a large one; these are a rule of thumb and no test: with n items on the smaller side chance alone
-    gives about ``(classes - 1) (1/n + 1/m)``. Raises ValueError where a side is empty.
+    shift, above 0.25 a large one (Siddiqi, *Credit risk scorecards*, 2006); these are a rule of thumb and no test:
+    chance alone gives about ``(classes - 1) (1/n + 1/m)``. Raises ValueError where a side is empty.
     """
     names = sorted(reference.keys() | new.keys())
     sides = []
@@ -78,21 +71,6 @@ def population_stability(reference: Mapping[str, float], new: Mapping[str, float
         sides.append(values / values.sum())
     p, q = sides
     return float(((q - p) * np.log(q / p)).sum())
-
-
-def stability_threshold(classes: int, reference: int, new: int) -> float:
-    """The PSI that chance exceeds in at most about one of a hundred draws of so many items, but at least 0.1.
-
-    PSI is asymptotically ``(1/n + 1/m)`` times a chi-square with ``classes - 1`` degrees of freedom.
-
-    Yurdakul & Naranjo, *Statistical properties of the population stability index*, Journal of Risk Model Validation
-    2020. Raises ValueError without items.
-    """
-    from scipy.stats import chi2
-
-    if reference < 1 or new < 1:
-        raise ValueError("no items to compare the class shares of")
-    return max(PSI_SMALL, float(chi2.ppf(1 - SIGNIFICANCE, max(1, classes - 1))) * (1 / reference + 1 / new))
 
 
 def discoveries(p_values: list[float], rate: float = 0.05) -> list[bool]:

@@ -15,9 +15,9 @@ import strategies
 from backend.database import Annotation, Batch, Item, ModelVersion, Pick, Project, Round, reading, transaction
 from backend.learning import registry
 from backend.learning.heads import Head
-from backend.pool.catalog import Candidates, candidates, labelled
-from backend.rounds import challenge
-from backend.rounds.encoding import open_embeddings
+from backend.pool.catalog import Candidates, Labelled, candidates, labelled
+from backend.rounds import challenge, checks
+from backend.rounds.encoding import Embeddings, open_embeddings
 from backend.rounds.hand import wishes
 from backend.rounds.inputs import OF_A_MODEL, request_inputs
 from backend.rounds.likes import Like, find_targets
@@ -157,6 +157,8 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
     embeddings = open_embeddings(project)
     strategy = strategies.create(config.strategy.name, **config.strategy.parameters)
     targets, policy = None, ""
+    if like.checks:
+        return _choose_checks(project, round_, version, head, known, embeddings)
     if like:
         targets, policy = find_targets(like, embeddings, known, head)
         kept = [pick for pick in kept if pick.is_random_slice or pick.item_id in wished.first]
@@ -196,6 +198,31 @@ def _pool(project_id: int, needs_task: bool, *, is_voted: bool) -> tuple[Candida
             return pool, frozenset()
         again = second_opinions(session, project_id)
     return merged(pool, again), frozenset(again.ids.tolist())
+
+
+def _choose_checks(
+    project: Project,
+    round_: Round,
+    version: ModelVersion | None,
+    head: Head | None,
+    known: Sequence[Labelled],
+    embeddings: Embeddings,
+) -> dict[str, Any]:
+    """A batch of labels to check, in the place of picks. What is left of the holdout's slice stays."""
+    config, penalty = project.settings, 0.0 if version is None else float(version.lineage["penalty"])
+    seed = round_seed(config.seed, round_.number)
+    found = checks.find_suspects(known, head, embeddings, penalty, seed)
+    found = (checks.with_tasks(found) if config.needs_tasks else found)[: config.batch.size]
+    assert head is not None
+    answers = predictions(head, embeddings.gather([row.content_hash for row, _ in found]))
+    drawn = [Drawn(row.item_id, 1 - one.self_confidence, 1.0, checks.reason(one, head), False) for row, one in found]
+    with transaction() as session:
+        kept = [pick for pick in left_over(session, project.id) if pick.is_random_slice]
+        predicted = {pick.item_id: pick.prediction for pick in kept}
+        predicted |= dict(zip([row.item_id for row, _ in found], answers, strict=True))
+        batch = save_batch(session, project, round_, version, kept, drawn, predicted, None)
+        batch.strategy, batch.policy = checks.STRATEGY, f"As asked: {len(found)} labels that the model contradicts."
+        return _report(session, batch)
 
 
 def _report(session: Session, batch: Batch) -> dict[str, Any]:

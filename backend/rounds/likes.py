@@ -23,23 +23,26 @@ MOST_TARGETS = 50  # the search costs as much for each; of more, so many at rand
 class Like:
     """What the batch shall be like: these items; labelled ones of a class; what the champion gets wrong of the holdout.
 
-    A class and errors together are the errors on that class.
+    A class and errors together are the errors on that class. Or it shall be labels to `check`.
     """
 
     items: tuple[int, ...] = ()
     label: str | None = None
     errors: bool = False
+    checks: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.items) or self.label is not None or self.errors
+        return bool(self.items) or self.label is not None or self.errors or self.checks
 
     def as_dict(self) -> dict[str, Any]:
-        return {"items": list(self.items), "label": self.label, "errors": self.errors} if self else {}
+        asked = {"items": list(self.items), "label": self.label, "errors": self.errors, "checks": self.checks}
+        return asked if self else {}
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "Like":
         """What `as_dict` wrote."""
-        return cls(tuple(stored.get("items", ())), stored.get("label"), bool(stored.get("errors")))
+        asked = {name: bool(stored.get(name)) for name in ("errors", "checks")}
+        return cls(tuple(stored.get("items", ())), stored.get("label"), **asked)
 
 
 def like(session: Session, project: Project, tasks: str = "", label: str | None = None, errors: bool = False) -> Like:

@@ -10,7 +10,7 @@ from dbos import DBOS
 from backend.database import Alert, Event, Round, now, transaction
 from backend.errors import NextbatchError, RoundCancelled
 from backend.logs import about
-from backend.rounds import analyse, atlas, challenge, choose, graph, jobs, learn, restock, source
+from backend.rounds import analyse, atlas, challenge, choose, drift, graph, jobs, learn, restock, source
 from backend.rounds.queue import QUERY
 from backend.scoring.stages import Speed
 
@@ -146,7 +146,18 @@ def restock_pool(project_id: int, number: int) -> dict[str, Any]:
         jobs.encode(project_id, _progress(project_id, number))
     graph.refresh(project_id)
     atlas.refresh(project_id)
-    return {**stocked, **analyse.analyse(project_id, number), **challenge.decide(project_id, number)}
+    return {**stocked, **look_closely(project_id, number)}
+
+
+def look_closely(project_id: int, number: int) -> dict[str, Any]:
+    """At what came in, at the model, and at its challenger. None of it can fail the round: people have their batch."""
+    found: dict[str, Any] = {}
+    for look in (drift.watch, analyse.analyse, challenge.decide):
+        try:
+            found |= look(project_id, number)
+        except NextbatchError as problem:
+            log.warning("round.not_looked_at", what=look.__module__, problem=str(problem))
+    return found
 
 
 @step("finish")

@@ -1,6 +1,6 @@
 """Look at the labels before a round trains on them: findings become alerts, and some of them end the round."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 import structlog
@@ -9,7 +9,6 @@ from backend.database import Alert, ModelVersion, Project, Round, reading, trans
 from backend.errors import LabelsRefused
 from backend.learning import registry
 from backend.monitoring import labels as given
-from backend.monitoring.arrivals import check_arrivals, samples
 from backend.monitoring.finding import Finding
 from backend.monitoring.validation import Before, examine
 from backend.rounds.encoding import Embeddings
@@ -19,11 +18,11 @@ log = structlog.get_logger()
 
 
 def validate(project: Project, round_: Round, parent: ModelVersion | None, embeddings: Embeddings) -> None:
-    """Check the project's labels, and the items that came since the champion; write what is found as alerts.
+    """Check the project's labels; write what is found as alerts.
 
     Raises LabelsRefused where a finding stops the round.
 
-    A finding that says what the last alert of its code said is not repeated. Codes in ``validation.accept`` warn
+    Codes in ``validation.accept`` warn
     instead of stopping.
     """
     with reading() as session:
@@ -32,9 +31,9 @@ def validate(project: Project, round_: Round, parent: ModelVersion | None, embed
         return
     classes = LabelTask.parse(project.label_config).choices
     accepted = project.settings.validation.accept
-    found = [*examine(rows, classes, _before(parent), embeddings.gather), *_arrivals(project.id, parent, embeddings)]
+    found = examine(rows, classes, _before(parent), embeddings.gather)
     stops = [finding for finding in found if finding.severity == "stop" and finding.code not in accepted]
-    _alert(project.id, round_.id, found, stops)
+    alert(project.id, round_.id, found, stops)
     if stops:
         raise LabelsRefused(findings="\n".join(map(str, stops)), codes=", ".join(finding.code for finding in stops))
 
@@ -46,17 +45,8 @@ def _before(parent: ModelVersion | None) -> Before | None:
     return Before(tuple(classes), dict(parent.lineage.get("class_counts") or {}))
 
 
-def _arrivals(project_id: int, parent: ModelVersion | None, embeddings: Embeddings) -> Iterator[Finding]:
-    """Drift of the items that came since the champion was made, while its encoder is the project's."""
-    if parent is None or parent.encoder_digest != embeddings.digest:
-        return
-    with reading() as session:
-        known, new = samples(session, project_id, parent.created_at)
-    head = registry.load_head(parent)
-    yield from check_arrivals(known, new, embeddings.gather, head.predict, head.classes)
-
-
-def _alert(project_id: int, round_id: int, found: Sequence[Finding], stops: Sequence[Finding]) -> None:
+def alert(project_id: int, round_id: int, found: Sequence[Finding], stops: Sequence[Finding] = ()) -> None:
+    """Write findings as alerts; one that says what the last alert of its code said is not repeated."""
     with transaction() as session:
         for finding in found:
             severity = "warn" if finding.severity == "stop" and finding not in stops else finding.severity
@@ -69,7 +59,7 @@ def _alert(project_id: int, round_id: int, found: Sequence[Finding], stops: Sequ
             )
             if last == message:
                 continue
-            alert = Alert(project_id=project_id, round_id=round_id, severity=severity, code=finding.code)
-            alert.message = message
-            session.add(alert)
-            log.info("labels.finding", project=project_id, severity=severity, code=finding.code, message=message)
+            row = Alert(project_id=project_id, round_id=round_id, severity=severity, code=finding.code)
+            row.message = message
+            session.add(row)
+            log.info("alert.found", project=project_id, severity=severity, code=finding.code, message=message)

@@ -1,9 +1,11 @@
 """A round notices that other items come into the pool than before, and keeps quiet where the same kind comes."""
 
 import numpy as np
+import pytest
 
 from backend.database import Alert, reading
 from backend.monitoring.drift import FEWEST
+from backend.rounds import drift, learn
 from tests.monitoring.conftest import DIMS, Played, clusters
 
 
@@ -13,7 +15,14 @@ def play(played: Played, vectors: np.ndarray, truth: list[int]) -> list[tuple[st
     played.learn()
     played.add(vectors, truth)
     played.learn()
+    drift.watch(played.project_id, played.rounds)
     return played.alerts()
+
+
+@pytest.fixture(autouse=True)
+def _embeddings(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drift, "open_embeddings", learn.open_embeddings)
+    monkeypatch.setattr(drift, "_facts", lambda *_: [])
 
 
 def test_more_of_the_same_gives_no_alert(played: Played) -> None:
@@ -25,6 +34,7 @@ def test_a_kind_that_was_not_there_is_told_once(played: Played) -> None:
 
     first = play(played, strange, [0] * 60)
     played.learn()
+    drift.watch(played.project_id, played.rounds)
 
     assert ("warn", "embeddings_drifted") in first
     assert played.alerts() == first

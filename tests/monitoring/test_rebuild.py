@@ -122,9 +122,10 @@ def test_two_versions_are_compared_on_the_holdout_as_it_is_labelled_now(played: 
 
     assert before is None
     assert found is not None
-    assert (found.labels, found.is_worse, found.won > found.lost) == (60, False, True)
+    whole = found.comparison
+    assert (whole.labels, whole.is_worse, whole.won > whole.lost) == (60, False, True)
     assert itself is not None
-    assert (itself.won, itself.lost) == (0, 0)
+    assert (itself.comparison.won, itself.comparison.lost) == (0, 0)
 
 
 def test_a_round_that_is_repeated_finds_its_version(played: Played) -> None:
