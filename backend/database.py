@@ -286,7 +286,7 @@ class Deed(Table):
 
 
 class Alert(Table):
-    """Something a person should know: what was seen and what to do."""
+    """Something a person should know: what was seen, how sure it is, what to do. Due to be told at `due_at`."""
 
     __tablename__ = "alerts"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -295,6 +295,11 @@ class Alert(Table):
     severity: Mapped[str] = mapped_column(sa.String(8))  # note | warn | stop
     code: Mapped[str] = mapped_column(sa.String(64))
     message: Mapped[str] = mapped_column(sa.Text)
+    evidence: Mapped[str] = mapped_column(sa.Text, default="")
+    mend: Mapped[str] = mapped_column(sa.Text, default="")
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[dt.datetime | None] = mapped_column(default=now, index=True)
+    delivered_at: Mapped[dt.datetime | None]
     created_at: Mapped[dt.datetime] = mapped_column(default=now)
 
 

@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     ftp_username: str | None = Field(default=None, description="Login for ftp hosts in pool.allow_hosts.")
     ftp_password: SecretStr | None = Field(default=None, description="Login for ftp hosts in pool.allow_hosts.")
     webhook_secret: SecretStr | None = Field(default=None, description="Value of the X-Nextbatch-Secret header.")
+    alert_url: str | None = Field(default=None, description="Alerts are posted there; wants an alert_secret.")
+    alert_secret: SecretStr | None = Field(default=None, description="Signs what is posted to alert_url.")
     predict_deadline_s: float = Field(default=5.0, gt=0, description="/predict answers within this.")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto", description="What `precision: auto` means; machines that share a database must agree."

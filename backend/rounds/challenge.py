@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 from sqlalchemy.orm import Session
 
-from backend.database import Alert, Batch, Item, ModelChange, ModelVersion, Pick, Project, reading, transaction
+from backend.database import Batch, Item, ModelChange, ModelVersion, Pick, Project, reading, transaction
 from backend.errors import NextbatchError
 from backend.learning import registry
 from backend.learning.challenge import answering, is_challengers, withdraw
 from backend.learning.evaluate import Comparison
 from backend.learning.heads import Head
+from backend.rounds import alarms
 from backend.rounds.comparison import compare
 
 log = structlog.get_logger()
@@ -136,6 +137,7 @@ def _write(
             "worse": f"End it: nextbatch models challenge … {rival.name} --withdraw.",
         }[verdict]
         message = f"The challenger {rival.name} is {verdict} than the champion: {seen}. {done if is_rule else asked}"
-        severity = "note" if is_rule else "warn"
-        session.add(Alert(project_id=project_id, severity=severity, code=f"challenger_{verdict}", message=message))
+        mend = done if is_rule else asked
+        code = f"challenger_{verdict}"
+        alarms.write(session, project_id, "note" if is_rule else "warn", code, message, evidence=seen, mend=mend)
     log.info("challenge.decided", project=project_id, version=rival.name, verdict=verdict, seen=seen)

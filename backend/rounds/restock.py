@@ -4,11 +4,12 @@ from typing import Any
 
 import structlog
 
-from backend.database import Alert, Project, reading, transaction
+from backend.database import Project, reading, transaction
 from backend.errors import BadLabelConfig, NextbatchError
 from backend.pool import catalog
 from backend.pool.listing import Listing, list_pool
 from backend.pool.refresh import refresh
+from backend.rounds import alarms
 from backend.rounds.encoding import source_config
 from backend.rounds.source import import_tasks, open_studio
 from backend.settings import ProjectConfig
@@ -26,7 +27,7 @@ def restock(project_id: int) -> dict[str, Any]:
         if problem.is_passing:
             raise
         with transaction() as session:
-            session.add(Alert(project_id=project_id, severity="warn", code="pool_unlisted", message=str(problem)))
+            alarms.write(session, project_id, "warn", "pool_unlisted", str(problem))
         log.warning("restock.failed", project=project_id, problem=str(problem))
         return {"restock": str(problem)}
 

@@ -7,10 +7,10 @@ import sqlalchemy as sa
 import structlog
 from dbos import DBOS
 
-from backend.database import Alert, Event, Round, now, transaction
+from backend.database import Event, Round, now, transaction
 from backend.errors import NextbatchError, RoundCancelled
 from backend.logs import about
-from backend.rounds import analyse, atlas, challenge, choose, drift, graph, jobs, learn, restock, source
+from backend.rounds import alarms, analyse, atlas, challenge, choose, drift, graph, jobs, learn, restock, source
 from backend.rounds.queue import QUERY
 from backend.scoring.stages import Speed
 
@@ -191,7 +191,8 @@ def fail(project_id: int, number: int, reason: str) -> None:
         is_query = sa.exists().where(Round.project_id == project_id, Round.number == number, Round.trigger == QUERY)
         if session.scalar(sa.select(is_query)):
             return  # whoever asked is told
-        session.add(Alert(project_id=project_id, severity="warn", code="round_failed", message=message))
+        mend = "It is asked for again after a rest. nextbatch doctor looks for the cause."
+        alarms.write(session, project_id, "warn", "round_failed", message, mend=mend)
     log.error("round.failed", reason=reason)
 
 

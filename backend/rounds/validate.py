@@ -11,6 +11,7 @@ from backend.learning import registry
 from backend.monitoring import labels as given
 from backend.monitoring.finding import Finding
 from backend.monitoring.validation import Before, examine
+from backend.rounds import alarms
 from backend.rounds.encoding import Embeddings
 from backend.studio.labels import LabelTask
 
@@ -59,7 +60,5 @@ def alert(project_id: int, round_id: int, found: Sequence[Finding], stops: Seque
             )
             if last == message:
                 continue
-            row = Alert(project_id=project_id, round_id=round_id, severity=severity, code=finding.code)
-            row.message = message
-            session.add(row)
-            log.info("alert.found", project=project_id, severity=severity, code=finding.code, message=message)
+            words = {"evidence": finding.evidence, "mend": finding.mend}
+            alarms.write(session, project_id, severity, finding.code, message, round_id=round_id, **words)

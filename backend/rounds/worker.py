@@ -18,6 +18,7 @@ from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 
 from backend import metrics
 from backend.database import Event, Job, Project, Round, Worker, engine, now, reading, transaction
+from backend.rounds import alarms
 from backend.rounds.queue import (
     APPLICATION,
     APPLICATION_VERSION,
@@ -111,6 +112,7 @@ def run(stopping: threading.Event | None = None) -> None:
     ]
     if is_whole:
         beats += [_every(TICK_S, request_due_rounds, stopping), _every(RECONCILE_S, Reconciler(), stopping)]
+        beats.append(_every(HEARTBEAT_S, alarms.deliver, stopping))
     stopping.wait()
     for beat in beats:
         beat.join(timeout=HEARTBEAT_S)
@@ -210,7 +212,7 @@ def _beat(executor_id: str) -> None:
         session.merge(Worker(executor_id=executor_id, host=socket.gethostname(), pid=os.getpid(), seen_at=now()))
 
 
-def _every(seconds: float, act: Callable[[], None], stopping: threading.Event) -> threading.Thread:
+def _every(seconds: float, act: Callable[[], object], stopping: threading.Event) -> threading.Thread:
     def loop() -> None:
         while not stopping.wait(seconds):
             try:
