@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend import database
-from backend.rounds import queue
+from backend.rounds import encoding, queue
 from backend.settings import settings
 from tests.services import postgres
 
@@ -30,7 +30,7 @@ def forget_process_state() -> None:
     """Settings, engine and client are read once a process; a test with a home of its own starts anew."""
     if database.engine.cache_info().currsize:
         database.engine().dispose()
-    for cached in (settings, database.engine, queue.client):
+    for cached in (settings, database.engine, queue.client, encoding.embeddings_of):
         cached.cache_clear()
 
 

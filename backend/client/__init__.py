@@ -7,7 +7,9 @@ scripts and notebooks may use it anywhere.
 from backend.client.calls import Client
 from backend.client.shapes import (
     Batch,
+    Counted,
     Counts,
+    Feedback,
     Item,
     Label,
     Measure,
@@ -23,7 +25,9 @@ from backend.client.shapes import (
 __all__ = [
     "Batch",
     "Client",
+    "Counted",
     "Counts",
+    "Feedback",
     "Item",
     "Label",
     "Measure",

@@ -10,7 +10,21 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from backend.client.connection import Connection, path_of
-from backend.client.shapes import Batch, Item, Label, Model, Pick, Project, Pushed, Query, Round, Stored, read
+from backend.client.shapes import (
+    Batch,
+    Counted,
+    Feedback,
+    Item,
+    Label,
+    Model,
+    Pick,
+    Project,
+    Pushed,
+    Query,
+    Round,
+    Stored,
+    read,
+)
 from backend.errors import QueryFailed, ServiceSilent
 
 _POLL_S = 0.5
@@ -164,6 +178,16 @@ class Client:
             answer = read(Stored, self._at.post(path_of(name, "labels"), body))
             new, changed, unchanged = new + answer.new, changed + answer.changed, unchanged + answer.unchanged
         return Stored(new, changed, unchanged)
+
+    def give_feedback(self, name: str, feedback: Iterable[Feedback]) -> Counted:
+        """Keep votes on served predictions; items with many against them join the project's next batch."""
+        new = changed = against = 0
+        rest = iter(feedback)
+        while some := list(itertools.islice(rest, _LABELS)):
+            body = {"project": name, "feedback": [asdict(one) for one in some]}
+            answer = read(Counted, self._at.post("/feedback", body))
+            new, changed, against = new + answer.new, changed + answer.changed, against + answer.against
+        return Counted(new, changed, against)
 
     # Rounds.
 

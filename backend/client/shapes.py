@@ -167,6 +167,26 @@ class Stored:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """Feedback: how many were new and changed, and how many speak against what was said."""
+
+    new: int
+    changed: int
+    against: int
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What somebody says of what `version` said of an item: a vote ("for" or "against"), or its true label."""
+
+    uri: str
+    version: str
+    vote: str | None = None
+    label: str | None = None
+    voter: str | None = None
+
+
+@dataclass(frozen=True)
 class Label:
     """What somebody says of an item, which its address (or text) names; None is a skip. `id` is your own id of it."""
 

@@ -23,6 +23,7 @@ from backend.rounds.inputs import OF_A_MODEL, request_inputs
 from backend.rounds.likes import Like, find_targets
 from backend.rounds.opinions import merged, second_opinions
 from backend.rounds.queries import Query
+from backend.rounds.votes import contested
 from backend.settings import ProjectConfig
 from strategies import Needs
 
@@ -58,11 +59,10 @@ def left_over(session: Session, project_id: int) -> list[Pick]:
     )
 
 
-def put_first(kept: Sequence[Pick], first: Sequence[int]) -> list[Pick]:
-    """The picks with `first` in front, in that order; those that were in no batch yet become picks of a person."""
+def put_first(kept: Sequence[Pick], first: Mapping[int, str]) -> list[Pick]:
+    """The picks with `first` in front, in that order; those that were in no batch yet come in for the reason given."""
     known = {pick.item_id: pick for pick in kept}
-    reason = "put first by hand"
-    front = [known.get(id_) or Pick(item_id=id_, reason=reason, is_random_slice=False) for id_ in first]
+    front = [known.get(id_) or Pick(item_id=id_, reason=why, is_random_slice=False) for id_, why in first.items()]
     return front + [pick for id_, pick in known.items() if id_ not in first]
 
 
@@ -148,6 +148,9 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
         needs_task = config.needs_tasks and query is None
         wished = wishes(session, project_id, needs_task)
         kept = [pick for pick in left_over(session, project_id) if pick.item_id not in wished.never and query is None]
+        limits = (config.feedback.votes_against, config.batch.size, needs_task)
+        disputed = contested(session, project_id, *limits)
+        disputed = {id_: why for id_, why in disputed.items() if id_ not in {*wished.never, *wished.first}}
         known = labelled(session, project_id)
         version = registry.champion(session, project_id)
         before = sa.exists().where(Batch.project_id == project_id, Batch.state != "answered")
@@ -164,7 +167,7 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
         kept = [pick for pick in kept if pick.is_random_slice or pick.item_id in wished.first]
         strategy = strategy if Needs.TARGETS in strategy.needs else strategies.create("similar")
     if query is None:
-        kept = put_first(kept, wished.first)
+        kept = put_first(kept, dict.fromkeys(wished.first, "put first by hand") | disputed)
     asked, seed = strategy.needs | strategy.uses, round_seed(config.seed, number)
     pool, again = _pool(project_id, needs_task, is_voted=Needs.VOTES in asked and head is not None)
     train = [row for row in known if not row.is_holdout]

@@ -1,16 +1,19 @@
 """The routes that change something: projects made, items pushed, labels kept, queries and rounds asked for."""
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
 from werkzeug.exceptions import NotFound
 
-from backend.database import project_named, reading
+from backend import answers
+from backend.database import ModelVersion, project_named, reading
 from backend.rounds import labelling, pushes, queries
 from backend.rounds.labelling import NewProject, Stored
 from backend.rounds.pushes import Pushed
 from backend.rounds.queue import cancel, request_round
+from backend.rounds.votes import Cast, Counted, cast
 from backend.settings import Section
 from backend.web.route import Asked, Route
 from backend.web.views.projects import ProjectState, project_state
@@ -62,6 +65,35 @@ class Labels(Section):
     labels: Annotated[list[Label], Field(max_length=MOST_LABELS)]
 
 
+class Feedback(Section):
+    """What somebody who was served a prediction says of it: `vote`, or the item's true `label`.
+
+    `version` is the model version that made it, such as v7 (`model_version` in what /predict answers). With a `voter`
+    the later one on an item and version counts.
+    """
+
+    version: Annotated[str, Field(pattern="^(v[0-9]{1,9}|champion)$")]
+    vote: Literal["for", "against"] | None = None
+    label: Name | None = None
+    uri: Text | None = None
+    key: Annotated[str, Field(min_length=40, max_length=40)] | None = None
+    item_id: Id | None = None
+    voter: Name | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if (self.vote is None) == (self.label is None):
+            raise ValueError("give a vote or a label")
+        return self
+
+
+class Feedbacks(Section):
+    """Feedback to keep: all of it or none."""
+
+    project: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
+    feedback: Annotated[list[Feedback], Field(max_length=MOST_LABELS)]
+
+
 def _make(session: Session, asked: Asked) -> ProjectState:
     project = labelling.make_project(session, asked.body)
     session.flush()
@@ -81,6 +113,18 @@ def _push(_: None, asked: Asked, name: str) -> Pushed:
 def _label(session: Session, asked: Asked, name: str) -> Stored:
     given = [labelling.Given(**one.model_dump()) for one in asked.body.labels]
     return labelling.store(session, project_named(session, name), given)
+
+
+def _feedback(session: Session, asked: Asked) -> Counted:
+    votes = [
+        Cast(**one.model_dump(exclude={"vote"}), is_against=None if one.vote is None else one.vote == "against")
+        for one in asked.body.feedback
+    ]
+    return cast(session, project_named(session, asked.body.project), votes, _says)
+
+
+def _says(version: ModelVersion, hashes: Sequence[str]) -> list[str | None]:
+    return answers.says(answers.load_model(version.encoder_digest, version.head_digest), hashes)
 
 
 def _query(session: Session, asked: Asked, name: str) -> QueryView:
@@ -137,6 +181,17 @@ WRITES = (
         scope="label",
         body=Labels,
         example={"labels": []},
+    ),
+    Route(
+        "POST",
+        "/feedback",
+        "give_feedback",
+        "Votes on served predictions, or true labels; items with many against them join the next batch.",
+        Counted,
+        _feedback,
+        scope="label",
+        body=Feedbacks,
+        example={"project": "flowers", "feedback": []},
     ),
     Route(
         "POST",

@@ -19,6 +19,7 @@ from backend.rounds import choose
 from backend.rounds.encoding import Embeddings
 from backend.rounds.likes import Like, like
 from backend.rounds.queue import prepare_database, request_round
+from backend.rounds.votes import Cast, cast
 from backend.scoring.vectors import VectorStore
 from backend.settings import settings
 from tests.web.champion import DIMS, Champion, crown
@@ -224,3 +225,34 @@ def test_the_configuration_chooses_where_plausible_heads_come_from(
 
     assert len(picks) == 8
     assert all(pick.utility is not None and pick.utility > 0 for _, pick in picks)
+
+
+def test_items_with_many_votes_against_them_lead_the_next_batch_until_somebody_labels_them(
+    champion: tuple[Project, Champion],
+) -> None:
+    project, made = champion
+
+    def vote(place: int, *against: bool) -> None:
+        with transaction() as session:
+            votes = [Cast("v1", one, uri=made.uris[place], voter=str(who)) for who, one in enumerate(against)]
+            cast(session, project, votes, lambda _version, hashes: [None] * len(hashes))
+
+    vote(20, True, True, True, False)
+    vote(30, True, True, True, True)
+    vote(40, True, True, True, False, False, False)  # as many for it
+    vote(50, True, True)  # too few
+    vote(1, True, True, True)  # has a label
+
+    _, picks = chosen(project, name="margin")
+    say(project, "ann", {30: "cat", 20: None})
+    _, later = chosen(project, name="margin")
+
+    places = [item.task_id % 10_000 for item, _ in picks]
+    assert places[:2] == [30, 20]
+    assert [pick.reason for _, pick in picks[:2]] == [
+        "4 of 4 users say that its prediction is wrong",
+        "3 of 4 users say that its prediction is wrong",
+    ]
+    assert len(set(places)) == 8
+    assert not {1, 20, 30} & {item.task_id % 10_000 for item, _ in later}
+    assert not any("users" in pick.reason for _, pick in later)

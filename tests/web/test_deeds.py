@@ -91,7 +91,7 @@ def test_what_is_put_first_leads_the_next_batch_and_what_is_excluded_never_comes
     with reading() as session:
         wished = hand.wishes(session, played.project_id, needs_task=True)
         kept = [pick for pick in left_over(session, played.project_id) if pick.item_id not in wished.never]
-    chosen = [pick.item_id for pick in put_first(kept, wished.first)]
+    chosen = [pick.item_id for pick in put_first(kept, dict.fromkeys(wished.first, "by hand"))]
     page = Document(client.get(f"/projects/{played.name}/batch").text)
     assert (first.status_code, never.status_code) == (303, 303)
     assert chosen[0] == last

@@ -15,10 +15,12 @@ from werkzeug.test import TestResponse
 
 from backend import tokens
 from backend.cli import app as cli
-from backend.database import Annotation, Item, KeptAnswer, Project, Round, Token, now, reading, transaction
+from backend.database import Annotation, Item, KeptAnswer, Project, Round, Token, Vote, now, reading, transaction
 from backend.web import kept
 from backend.web.app import create_app
 from backend.web.routes import ROUTES
+from tests.web.champion import crown
+from tests.web.conftest import make_project
 
 API = "/api/v1"
 URIS = [f"https://example.org/{number}.jpg" for number in range(6)]
@@ -189,6 +191,36 @@ def test_labels_of_a_label_studio_project_are_not_taken(client: FlaskClient, nam
     assert answer.status_code == 409
     with reading() as session:
         assert not session.scalar(sa.select(sa.exists().where(Annotation.project_id == project.id)))
+
+
+def test_feedback_is_kept_once_a_voter_and_a_true_label_is_compared_with_what_the_version_says(
+    client: FlaskClient,
+) -> None:
+    project = make_project()
+    made = crown(project, items=4)
+    right = made.expected(1)[0]
+    wrong = next(label for label in made.head.classes if label != right)
+    first = [
+        {"uri": made.uris[0], "version": "v1", "vote": "against", "voter": "u1"},
+        {"uri": made.uris[1], "version": "champion", "label": wrong, "voter": "u1"},
+        {"uri": made.uris[1], "version": "v1", "label": right},
+    ]
+    changed = [{"uri": made.uris[0], "version": "v1", "vote": "for", "voter": "u1"}]
+
+    answers = [post(client, "/feedback", {"project": project.name, "feedback": body}) for body in (first, changed)]
+    refused = [
+        post(client, "/feedback", {"project": project.name, "feedback": [{"uri": made.uris[0], **body}]})
+        for body in ({"version": "v9", "vote": "for"}, {"version": "v1"}, {"version": "v1", "vote": "maybe"})
+    ]
+
+    assert answers[0].json == {"new": 3, "changed": 0, "against": 2}
+    assert answers[1].json == {"new": 0, "changed": 1, "against": 0}
+    assert [answer.status_code for answer in refused] == [400, 400, 400]
+    assert "v1" in refused[0].json["detail"]
+    assert "vote or a label" in refused[1].json["detail"]
+    with reading() as session:
+        kept_ = session.execute(sa.select(Vote.is_against).where(Vote.project_id == project.id).order_by(Vote.id)).all()
+    assert [one for (one,) in kept_] == [False, True, False]
 
 
 @pytest.fixture
