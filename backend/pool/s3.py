@@ -3,9 +3,10 @@
 import asyncio
 import re
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import obstore
 from obstore.exceptions import (
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _REFUSAL = re.compile(r"status code: (\d{3})(?:.*?<Code>(\w{1,40})</Code>)?", re.DOTALL)
+Page = TypeVar("Page")
+
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
@@ -116,7 +119,7 @@ class Buckets:
         bucket, prefix = self.allowed(uri.rstrip("/"))
         last = ""
         try:
-            for page in obstore.list(self._open(bucket), prefix or None, chunk_size=1000):
+            for page in _ahead(obstore.list(self._open(bucket), prefix or None, chunk_size=1000)):
                 for entry in page:
                     last = entry["path"]
                     yield _listed(bucket, last, entry["size"], entry["e_tag"], entry["last_modified"])
@@ -187,6 +190,15 @@ class Buckets:
             },
             retry_config={"max_retries": self._retries, "retry_timeout": self._timeout},
         )
+
+
+def _ahead(pages: Iterator[Page]) -> Iterator[Page]:
+    """The next page is asked for while this one is looked at."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, pages, None)
+        while (page := coming.result()) is not None:
+            coming = thread.submit(next, pages, None)
+            yield page
 
 
 def _listed(bucket: str, key: str, size_bytes: int, etag: str | None, modified: datetime) -> Listed:

@@ -64,7 +64,7 @@ def main() -> None:
             started = time.monotonic()
             for measured in MEASURES[name](stage, options.repeat):
                 measured["measured_s"] = round(time.monotonic() - started, 1)
-                measured["data"] = stage.data.origin
+                measured["data"] = Path(stage.data.origin).name  # where it lies says nothing
                 done[measured["id"]] = measured
                 fresh.add(measured["id"])
                 record.write("scan", [done[id_] for id_ in MEASURES if id_ in done])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from backend.errors import BadVectors, VectorsDamaged, VectorsMissing, VectorStoreMismatch
-from backend.scoring import vectors
+from backend.scoring import vector_index, vectors
 from backend.scoring.predict import predict_rows
 from backend.scoring.vectors import VectorStore
 from tests.scoring import vector_writer
@@ -50,14 +50,17 @@ def start_writer(root: Path, writer: str, puts: int) -> "subprocess.Popen[str]":
     puts=st.lists(st.lists(st.integers(0, 30), max_size=12), max_size=8),
     asked=st.lists(st.integers(0, 35), max_size=20),
     segment_rows=st.integers(1, 9),
+    many=st.sampled_from([0, vector_index.MANY]),
 )
 @settings(max_examples=60, deadline=None)
 def test_it_behaves_as_a_dictionary_whose_first_value_stays(
-    tmp_path_factory: pytest.TempPathFactory, puts: list[list[int]], asked: list[int], segment_rows: int
-) -> None:
+    tmp_path_factory: pytest.TempPathFactory, puts: list[list[int]], asked: list[int], segment_rows: int,
+    many: int,
+) -> None:  # fmt: skip
     oracle: dict[str, Vectors] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vectors, "SEGMENT_ROWS", segment_rows)  # many segments out of few rows
+        patch.setattr(vector_index, "MANY", many)  # at 0 it reads through the whole index
         store = VectorStore(tmp_path_factory.mktemp("store"), DIGEST, DIMS)
 
         for turn, numbers in enumerate(puts):
