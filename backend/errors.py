@@ -378,6 +378,11 @@ class MalformedRequest(NextbatchError):
 # --- web: the service API ------------------------------------------------------------------------------------------
 
 
+class NothingToSeed(NextbatchError):
+    """{name} has label_source: api, so there is nothing to set up in Label Studio.
+    Make it with POST /api/v1/projects, or with make_project of the client."""
+
+
 class ProjectExists(NextbatchError):
     """There is a project {name!r} already, with another configuration. Choose another name, or use that project."""
 

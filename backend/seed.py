@@ -12,7 +12,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from backend.database import Item, Project, Round, project_named, reading, transaction
-from backend.errors import MissingSetting, NextbatchError, PoolUnreadable, RoundFailed, UnknownProject
+from backend.errors import MissingSetting, NextbatchError, NothingToSeed, PoolUnreadable, RoundFailed, UnknownProject
 from backend.pool import catalog, texts
 from backend.pool.folders import read_folder
 from backend.pool.listing import LOCAL_FILES, local_uri
@@ -53,6 +53,8 @@ class SeedReport:
 
 def seed(config: ProjectConfig, progress: Progress = lambda _line: None) -> SeedReport:
     """Create or find the project on both sides, import its items, connect the backend and our webhook."""
+    if config.label_source == "api":
+        raise NothingToSeed(name=config.name)
     prepare_database()
     url = settings().url
     if url is None:

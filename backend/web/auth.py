@@ -14,6 +14,10 @@ from backend.settings import settings
 SECRET_HEADER = "X-Nextbatch-Secret"  # noqa: S105 - the header's name, not its value
 
 
+ANYBODY = "anybody"
+"""Who calls the API while it asks for no credentials."""
+
+
 def require_basic() -> Response | None:
     """A `before_request`: 401 unless the credentials are right, or none are configured."""
     return None if not _basic_is_configured() or _basic_is_right() else _refusal()
@@ -65,7 +69,7 @@ def caller(scope: tokens.Scope) -> str | Response:
     if _basic_is_configured():
         return "basic" if _basic_is_right() else _refusal()
     with reading() as session:
-        return _refusal() if tokens.exist(session) else "anybody"
+        return _refusal() if tokens.exist(session) else ANYBODY
 
 
 def _basic_is_configured() -> bool:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
+from flask import g
 from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
-from werkzeug.exceptions import NotFound
+from werkzeug.exceptions import Forbidden, NotFound
 
 from backend import answers
 from backend.database import ModelVersion, project_named, reading
@@ -15,6 +16,7 @@ from backend.rounds.pushes import Pushed
 from backend.rounds.queue import cancel, request_round
 from backend.rounds.votes import Cast, Counted, cast
 from backend.settings import Section
+from backend.web import auth
 from backend.web.route import Asked, Route
 from backend.web.views.projects import ProjectState, project_state
 from backend.web.views.queries import QueryView, query_view
@@ -95,7 +97,13 @@ class Feedbacks(Section):
 
 
 def _make(session: Session, asked: Asked) -> ProjectState:
-    project = labelling.make_project(session, asked.body)
+    new = asked.body
+    if new.encoder.weights is not None:
+        raise Forbidden("encoder.weights names a file of the service's machine: set it there, with a YAML.")
+    if g.caller == auth.ANYBODY and (new.pool.allow_hosts or new.pool.allow_buckets or new.pool.s3_endpoint):
+        mend = "Make a token there (nextbatch tokens create NAME --scope admin), and use it."
+        raise Forbidden(f"Who opens hosts and buckets to this service must be known to it. {mend}")
+    project = labelling.make_project(session, new)
     session.flush()
     return project_state(session, project.name)
 

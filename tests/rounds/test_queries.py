@@ -20,9 +20,11 @@ from backend.database import (
     reading,
     transaction,
 )
+from backend.doctor import examine
 from backend.errors import (
     LabelConflict,
     NoSuchStrategy,
+    NothingToSeed,
     ProjectExists,
     RoundCancelled,
     TooManyQueries,
@@ -35,6 +37,7 @@ from backend.rounds import round as the_round
 from backend.rounds.labelling import Given, NewProject, Stored, make_project, store
 from backend.rounds.pushes import Pushed, push_lines
 from backend.rounds.queries import Query, ask
+from backend.seed import seed
 from backend.studio.labels import LabelTask
 from tests.conftest import forget_process_state
 from tests.services.images import CACHE
@@ -262,3 +265,15 @@ def test_a_cancelled_query_ends_where_it_notices_and_is_no_failure(root: Path) -
         assert session.scalars(sa.select(Batch)).all() == []
         assert set(session.scalars(sa.select(Item.state))) == {"new"}
         assert session.scalars(sa.select(Alert)).all() == []
+
+
+def test_the_doctor_asks_no_label_studio_of_such_a_project(root: Path) -> None:
+    project = made()
+    push(project, *({"uri": uri} for uri in uris(3)))
+
+    found = [one for one in examine(project.name) if one.check.startswith("digits: ")]
+
+    assert {one.check for one in found} == {"digits: source", "digits: items", "digits: rounds"}
+    assert not any(one.is_fault for one in found)
+    with pytest.raises(NothingToSeed, match="make_project"):
+        seed(project.settings)

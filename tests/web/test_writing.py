@@ -223,6 +223,24 @@ def test_feedback_is_kept_once_a_voter_and_a_true_label_is_compared_with_what_th
     assert [one for (one,) in kept_] == [False, True, False]
 
 
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"pool": {"source": "api", "allow_hosts": ["10.0.0.1"]}}, "tokens create"),
+        ({"pool": {"source": "s3", "path": "s3://b/p", "allow_buckets": ["b"]}}, "tokens create"),
+        ({"pool": {"source": "api", "s3_endpoint": "http://10.0.0.1"}}, "tokens create"),
+        ({"encoder": {"weights": "/etc/passwd"}}, "weights"),
+    ],
+)
+def test_nobody_in_particular_opens_private_places(client: FlaskClient, config: dict[str, Any], words: str) -> None:
+    answer = post(client, "/projects", {"name": "sly", **config})
+
+    assert answer.status_code == 403
+    assert words in answer.json["detail"]
+    with reading() as session:
+        assert not session.scalar(sa.select(sa.exists().where(Project.name == "sly")))
+
+
 @pytest.fixture
 def secrets(client: FlaskClient) -> Iterator[dict[str, str]]:
     """A token of each scope; gone afterwards, and the API is open again."""
@@ -282,3 +300,11 @@ def test_tokens_by_hand(client: FlaskClient, secrets: dict[str, str]) -> None:
     assert "already" in str(twice.exception)
     assert odd.exit_code == 2
     assert client.get(f"{API}/projects", headers={"Authorization": f"Bearer {secret}"}).status_code == 401
+
+
+def test_an_admin_opens_a_bucket(client: FlaskClient, secrets: dict[str, str]) -> None:
+    body = {"name": "bucket", "pool": {"source": "api", "allow_buckets": ["mine"]}}
+
+    answer = post(client, "/projects", body, Authorization=f"Bearer {secrets['admin']}")
+
+    assert answer.status_code == 201
