@@ -48,10 +48,12 @@ class Played:
     annotations: int = 0
     rounds: int = 0
 
-    def add(self, vectors: NDArray[Any], truth: list[int], contents: list[str] | None = None) -> list[int]:
+    def add(
+        self, vectors: NDArray[Any], truth: list[int], contents: list[str] | None = None, uris: list[str] | None = None
+    ) -> list[int]:
         """Encoded items; `contents` are their contents' names, by default all different."""
         first = len(self.items)
-        uris = [f"https://example.org/{first + place}.jpg" for place in range(len(truth))]
+        uris = uris or [f"https://example.org/{first + place}.jpg" for place in range(len(truth))]
         hashes = [hashlib.sha256(name.encode()).hexdigest() for name in contents or uris]
         self.store.put(hashes, vectors)
         with transaction() as session:
