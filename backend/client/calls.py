@@ -29,7 +29,7 @@ from backend.errors import QueryFailed, ServiceSilent
 
 _POLL_S = 0.5
 _LINES = 50_000  # items a request: so many are told of together
-_LABELS = 5_000  # the most that a request takes
+_LABELS = 1_000  # the most that a request takes
 
 T = TypeVar("T", Round, Query)
 
@@ -170,7 +170,7 @@ class Client:
         return self._at.rows(Pick, path_of(name, "queries", number, "picks"))
 
     def label(self, name: str, labels: Iterable[Label]) -> Stored:
-        """Keep labels, which the next query or round learns from; of many, 5,000 at a time."""
+        """Keep labels, which the next query or round learns from; of many, 1,000 at a time."""
         new = changed = unchanged = 0
         rest = iter(labels)
         while some := list(itertools.islice(rest, _LABELS)):
