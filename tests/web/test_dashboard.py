@@ -15,6 +15,7 @@ from PIL import Image
 from backend.database import Batch, Item, Pick, Project, Round, now, transaction
 from backend.pool.decode import decode
 from backend.web import thumbnails
+from backend.web.views.task import MOST_LISTED
 from tests.web.conftest import Web, make_project, rounds, serving
 from tests.web.played import BATCH, HOSTILE, Played, play
 from tests.web.test_server import HEAVY, TELLING
@@ -219,6 +220,20 @@ def test_a_text_is_shown_as_text(web: Web) -> None:
     assert text in page.text
     assert "img" not in [tag for tag, _ in page.elements]
     assert web.client.get(f"/projects/{project.name}/items/{item.id}/thumbnail").status_code == 404
+
+
+def test_lists_of_the_api_cut_long_texts(web: Web) -> None:
+    project = make_project()
+    with transaction() as session:
+        session.get_one(Project, project.id).label_config = TEXT_CONFIG
+        session.add_all(
+            Item(project_id=project.id, key=key, uri=uri, state="encoded")
+            for key, uri in (("l", "x" * 50_000), ("s", "y"))
+        )
+
+    listed = web.client.get(f"/api/v1/projects/{project.name}/items").json()["items"]
+
+    assert [len(one["uri"]) for one in listed] == [MOST_LISTED + 1, 1]
 
 
 def test_items_of_another_project_have_no_thumbnail_here(web: Web, played: Played) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from backend.database import Annotation, Batch, Item, Pick, Project
 from backend.web.views.page import Page, cut
-from backend.web.views.task import item_name, studio_link, task_of
+from backend.web.views.task import holds_texts, item_name, listed_uri, studio_link
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,10 @@ def published_batch(session: Session, project: Project) -> int | None:
     return session.scalar(mine) if published is None else published
 
 
-def find_batch(session: Session, project: Project, number: int, limit: int, first: int = 0) -> BatchView | None:
-    """The batch of that number with its picks from rank `first` on."""
+def find_batch(
+    session: Session, project: Project, number: int, limit: int, first: int = 0, *, is_whole: bool = False
+) -> BatchView | None:
+    """The batch of that number with its picks from rank `first` on; texts are cut unless `is_whole`."""
     batch = session.scalar(sa.select(Batch).where(Batch.project_id == project.id, Batch.number == number))
     if batch is None:
         return None
@@ -85,9 +87,13 @@ def find_batch(session: Session, project: Project, number: int, limit: int, firs
         .limit(limit + 1)
     ).all()
     labels = labels_of(session, [pick.item_id for pick, _, _ in rows])
-    task = task_of(project)
-    is_inline = task is not None and task.is_inline
-    picks = [_pick(project, is_inline, pick, uri, task_id, labels.get(pick.item_id)) for pick, uri, task_id in rows]
+    is_inline = holds_texts(project)
+    picks = [
+        _pick(
+            project, is_inline, pick, uri if is_whole else listed_uri(uri, is_inline), task_id, labels.get(pick.item_id)
+        )
+        for pick, uri, task_id in rows
+    ]
     return BatchView(_lines(session, [batch])[0], cut(picks, limit, lambda one: one.rank))
 
 

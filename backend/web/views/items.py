@@ -8,13 +8,17 @@ from sqlalchemy.orm import Session
 from backend.database import Item, Project
 from backend.web.views.batches import labels_of
 from backend.web.views.page import Page, cut
+from backend.web.views.task import holds_texts, listed_uri
 
 STATES = ("new", "encoded", "failed", "gone")
 
 
 @dataclass(frozen=True)
 class ItemView:
-    """One item. `label` is the newest one, if it has any; `content_hash` is known once its bytes were read."""
+    """One item. `label` is the newest one, if it has any; `content_hash` is known once its bytes were read.
+
+    `uri` is the address; of a text that stands in a task, its first 2,000 characters.
+    """
 
     id: int
     key: str
@@ -34,11 +38,12 @@ def items(session: Session, project: Project, limit: int, first: int = 0, state:
         query = query.where(Item.state == state)
     rows = session.scalars(query.order_by(Item.id).limit(limit + 1)).all()
     labels = labels_of(session, [row.id for row in rows])
+    is_inline = holds_texts(project)
     views = [
         ItemView(
             id=row.id,
             key=row.key,
-            uri=row.uri,
+            uri=listed_uri(row.uri, is_inline),
             state=row.state,
             is_holdout=row.is_holdout,
             label=labels.get(row.id),

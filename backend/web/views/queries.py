@@ -61,7 +61,7 @@ def picks_of(session: Session, project: Project, number: int, limit: int, first:
         return None
     if row[1] is None:
         return Page([], None)
-    found = find_batch(session, project, row[1].number, limit, first)
+    found = find_batch(session, project, row[1].number, limit, first, is_whole=True)
     return None if found is None else found.picks
 
 

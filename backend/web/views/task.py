@@ -10,6 +10,7 @@ from backend.studio.labels import LabelTask
 
 _LOCAL_FILES = "/data/local-files/"
 _MOST_TEXT = 400
+MOST_LISTED = 2_000  # characters: a list of 200 texts stays below half a megabyte
 
 
 def task_of(project: Project) -> LabelTask | None:
@@ -20,6 +21,12 @@ def task_of(project: Project) -> LabelTask | None:
         return None
 
 
+def holds_texts(project: Project) -> bool:
+    """Whether items are texts that stand in the tasks, and no addresses."""
+    task = task_of(project)
+    return task is not None and task.is_inline
+
+
 def studio_link(project: Project, task_id: int | None = None) -> str | None:
     """The address of the project, or of one of its tasks, in Label Studio; None where it is not known."""
     base = settings().label_studio_url
@@ -27,6 +34,11 @@ def studio_link(project: Project, task_id: int | None = None) -> str | None:
         return None
     page = f"{base}/projects/{project.studio_project_id}/data"
     return page if task_id is None else f"{page}?task={task_id}"
+
+
+def listed_uri(uri: str, is_inline: bool) -> str:
+    """An item's address for lists, or its text, of which a long one is cut."""
+    return uri if not is_inline or len(uri) <= MOST_LISTED else uri[:MOST_LISTED] + "…"
 
 
 def item_name(uri: str, is_inline: bool) -> str:
