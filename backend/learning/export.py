@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from backend.artefacts import whole
 from backend.database import ModelVersion
 from backend.errors import ExportRefused, VersionDeleted
-from backend.learning import registry
+from backend.learning import drawing, registry
 from backend.learning.card import card, render
 
 MANIFEST = "SHA256SUMS"
@@ -21,9 +21,9 @@ _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same files make the same archive
 
 
 def export(session: Session, version: ModelVersion, out: Path) -> Path:
-    """Write ``head.safetensors``, ``snapshot.jsonl.gz``, ``card.json``, ``card.txt`` and ``SHA256SUMS`` to `out`.
+    """Write ``head.safetensors``, ``snapshot.jsonl.gz``, ``card.json``, ``card.txt``, ``layers.svg`` and ``SHA256SUMS``.
 
-    A name that ends in .zip makes an archive, any other a folder, which must not exist; it is there whole or not at
+    An `out` that ends in .zip makes an archive, any other a folder, which must not exist; it is there whole or not at
     all. ``sha256sum -c SHA256SUMS`` checks it. Head and snapshot are read and checked before. Raises VersionDeleted,
     HeadUnreadable, ExportRefused.
     """
@@ -31,7 +31,7 @@ def export(session: Session, version: ModelVersion, out: Path) -> Path:
         raise VersionDeleted(version=version.name)
     if out.exists():
         raise ExportRefused(path=out, problem="it is there already")
-    registry.load_head(version)
+    head = registry.load_head(version)
     paths = registry.files(version)
     parts = {"head.safetensors": paths["head"].read_bytes()}
     if "snapshot" in paths and paths["snapshot"].is_file():
@@ -39,6 +39,7 @@ def export(session: Session, version: ModelVersion, out: Path) -> Path:
     described = card(session, version)
     parts["card.json"] = json.dumps(described, indent=2, ensure_ascii=False).encode() + b"\n"
     parts["card.txt"] = render(described).encode() + b"\n"
+    parts["layers.svg"] = drawing.svg(drawing.layers(registry.encoder_path(version.encoder_digest), head)).encode()
     sums = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(parts.items())]
     parts[MANIFEST] = "".join(sums).encode()
     if out.suffix == ".zip":
