@@ -318,6 +318,11 @@ class EncoderFailed(NextbatchError):
     """The encoder could not encode {count} items of shape {shape}: {problem}."""
 
 
+class FullModelUnfit(NextbatchError):
+    """{name} cannot be asked for samples: {problem}. A model of strategy.models takes images, UINT8 [-1, H, W, 3], and
+    gives FP32 [-1, K] for the project's K labels in their order; put preprocessing into its graph or an ensemble."""
+
+
 class BadEncoderWeights(NextbatchError):
     """The weights of {name} cannot be used: {problem}.
     Give a state-dict file (.safetensors, .pth) of this architecture."""

@@ -135,14 +135,23 @@ class BatchSection(Section):
     first_holdout: Annotated[int, Field(ge=0)] = Field(default=20, description="At least so many in the first batch.")
 
 
+class ModelsSection(Section):
+    """Whole classifiers in the Triton of TRITON_URL, for `samples: models`; docs/strategies.md says what they take."""
+
+    names: tuple[str, ...] = ()
+    draws: int = Field(default=1, ge=1, le=100, description="Calls of each; more than one where dropout stays on.")
+    shortlist: int = Field(default=2_000, ge=1, description="They are asked about the items that the head doubts most.")
+
+
 class StrategySection(Section):
     name: str = "auto"
     parameters: dict[str, Any] = Field(default_factory=dict)
     cost_field: str | None = Field(default=None, description="Field of a task's data: what its label costs.")
     group_field: str | None = Field(default=None, description="Field of a task's data by which to balance.")
-    samples: Literal["bootstrap", "dropout", "laplace"] = Field(
+    samples: Literal["bootstrap", "dropout", "laplace", "models"] = Field(
         default="bootstrap", description="Where strategies that compare plausible heads (bald, ...) get them from."
     )
+    models: ModelsSection = ModelsSection()
 
 
 class TriggerSection(Section):

@@ -12,7 +12,7 @@ from backend.errors import StrategyFieldMissing
 from backend.learning import committee
 from backend.learning.heads import Head
 from backend.pool.catalog import Candidates, Labelled, chunks
-from backend.rounds import opinions
+from backend.rounds import full_models, opinions
 from backend.rounds.encoding import Embeddings
 from backend.rounds.likes import MOST_TARGETS
 from backend.settings import StrategySection
@@ -47,7 +47,14 @@ def request_inputs(
     known = [row for row in known if head is None or row.label in place]
     labelled = embeddings.gather([row.content_hash for row in known])
     classes = np.array([place.get(row.label, 0) for row in known], dtype=np.int64)
-    inputs = model_inputs(asked, head, penalty, rows, labelled, classes, seed, section.samples)
+    source = section.samples
+    if source == "models":
+        inputs = model_inputs(asked & ~Needs.SAMPLES, head, penalty, rows, labelled, classes, seed)
+        if head is not None and Needs.SAMPLES in asked:
+            said = full_models.answers(project_id, section.models, pool, inputs["probabilities"], head.classes)
+            inputs["samples"] = said
+    else:
+        inputs = model_inputs(asked, head, penalty, rows, labelled, classes, seed, source)
     if head is not None and len(known) and (Needs.VOTES in asked or (Needs.TARGETS in asked and targets is None)):
         unseen = committee.held_out(head, labelled, classes, penalty, seed)
         if Needs.VOTES in asked:

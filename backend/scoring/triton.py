@@ -98,7 +98,7 @@ class TritonEncoder:
         except _Lost as error:
             raise EncoderNotLoaded(url=self.url, model=self.model, problem=error) from error
         except InferenceServerException as error:
-            if _status(error) in _UNANSWERED:
+            if is_unanswered(error):
                 raise EncoderDown(url=self.url, problem=error.message()) from error
             raise EncoderFailed(count=len(inputs), shape=inputs.shape[1:], problem=error.message()) from error
         raise AssertionError("tenacity returns or raises")
@@ -146,7 +146,7 @@ class _Connection:
 
     def __init__(self, url: str, model: str, digest: str, timeout_s: float) -> None:
         """Raises InferenceServerException where Triton is away, EncoderNotLoaded where it cannot load the model."""
-        self.client = _client(url)
+        self.client = connect(url)
         self._model = model
         self._idle: list[Segment] = []
         self._doubtful: deque[tuple[float, Segment]] = deque()  # Triton may still write to these
@@ -177,7 +177,7 @@ class _Connection:
             result = self.client.infer(self._model, [source], outputs=[target], client_timeout=timeout_s)
             rows: NDArray[np.float32] = segment.read(len(inputs), dims) if segment else result.as_numpy("embeddings")
         except InferenceServerException as error:
-            if segment is not None and _status(error) in _UNANSWERED:
+            if segment is not None and is_unanswered(error):
                 self._doubtful.append((time.monotonic(), segment))
             elif segment is not None:
                 self._idle.append(segment)
@@ -199,7 +199,7 @@ class _Connection:
             try:
                 self.client.load_model(self._model, client_timeout=timeout_s)
             except InferenceServerException as error:
-                if _status(error) in _UNANSWERED and "explicit" not in error.message():
+                if is_unanswered(error) and "explicit" not in error.message():
                     raise
                 raise EncoderNotLoaded(url=url, model=self._model, problem=error.message()) from error
             log.info("triton.loaded", model=self._model, seconds=round(time.monotonic() - started, 2))
@@ -243,7 +243,8 @@ class _Connection:
             return None
 
 
-def _client(url: str) -> Any:
+def connect(url: str) -> Any:
+    """A gRPC client for large messages that finds a server again soon after it came back."""
     from tritonclient import grpc
 
     return grpc.InferenceServerClient(
@@ -260,7 +261,7 @@ def _client(url: str) -> Any:
 
 def _unload(url: str, model: str, timeout_s: float) -> None:
     log.warning("triton.unhealthy", model=model)
-    client = _client(url)
+    client = connect(url)
     try:
         client.unload_model(model, client_timeout=timeout_s)
     finally:
@@ -269,6 +270,11 @@ def _unload(url: str, model: str, timeout_s: float) -> None:
 
 def _is_worth_retrying(error: BaseException) -> bool:
     return isinstance(error, _Lost) or (not isinstance(error, NextbatchError) and _status(error) == "UNAVAILABLE")
+
+
+def is_unanswered(error: BaseException) -> bool:
+    """Whether the server may be away or too slow, so that the same request may succeed later."""
+    return _status(error) in _UNANSWERED
 
 
 def _status(error: BaseException) -> str:
