@@ -21,7 +21,7 @@ _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same files make the same archive
 
 
 def export(session: Session, version: ModelVersion, out: Path) -> Path:
-    """Write ``head.safetensors``, ``snapshot.jsonl.gz``, ``card.json``, ``card.txt``, ``layers.svg`` and ``SHA256SUMS``.
+    """Write ``head.safetensors``, ``snapshot.jsonl.gz``, ``card.json``, ``card.txt``, ``layers.svg``, ``SHA256SUMS``.
 
     An `out` that ends in .zip makes an archive, any other a folder, which must not exist; it is there whole or not at
     all. ``sha256sum -c SHA256SUMS`` checks it. Head and snapshot are read and checked before. Raises VersionDeleted,
