@@ -33,10 +33,12 @@ class ItemView:
 
 def items(session: Session, project: Project, limit: int, first: int = 0, state: str | None = None) -> Page[ItemView]:
     """Items by id, from `first` on, perhaps of one state only."""
-    query = sa.select(Item).where(Item.project_id == project.id, Item.id >= first)
-    if state is not None:
-        query = query.where(Item.state == state)
-    rows = session.scalars(query.order_by(Item.id).limit(limit + 1)).all()
+    ids: list[int] = []
+    for one in STATES if state is None else (state,):  # the index is by state: without one it would sort the whole pool
+        of_state = sa.select(Item.id).where(Item.project_id == project.id, Item.state == one, Item.id >= first)
+        ids += session.scalars(of_state.order_by(Item.id).limit(limit + 1))
+    listed = sa.select(Item).where(Item.id.in_(sorted(ids)[: limit + 1])).order_by(Item.id)
+    rows = session.scalars(listed).all()
     labels = labels_of(session, [row.id for row in rows])
     is_inline = holds_texts(project)
     views = [
