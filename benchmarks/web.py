@@ -81,7 +81,7 @@ def make(items: int, rounds: int) -> str:
         ]
         session.execute(sa.insert(Item), written)
         session.merge(Worker(executor_id="one", host="one", pid=1, seen_at=now()))
-        labelled = [*[*range(100, rounds * BATCH * 7, 7)][:rounds * BATCH], *range(0, HOLDOUT * 100, 100)]
+        labelled = [*[*range(100, rounds * BATCH * 7, 7)][: rounds * BATCH], *range(0, HOLDOUT * 100, 100)]
         marks = [
             {
                 "project_id": project.id,
