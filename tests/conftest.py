@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from backend import database
 from backend.rounds import encoding, queue
@@ -27,11 +28,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def forget_process_state() -> None:
-    """Settings, engine and client are read once a process; a test with a home of its own starts anew."""
+    """Settings, engine, client and where lines go are set once a process; a test with a home of its own starts anew."""
     if database.engine.cache_info().currsize:
         database.engine().dispose()
     for cached in (settings, database.engine, queue.client, encoding.embeddings_of):
         cached.cache_clear()
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
 
 
 @pytest.fixture

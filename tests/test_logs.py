@@ -18,7 +18,6 @@ def stream(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]
     handlers, level = logging.root.handlers[:], logging.root.level
     yield io.StringIO()
     logging.root.handlers, logging.root.level = handlers, level
-    structlog.reset_defaults()
 
 
 def test_a_line_is_json_and_knows_its_project_round_and_run(stream: io.StringIO) -> None:

@@ -246,7 +246,7 @@ def main() -> None:
 
     Exit codes: 0 done; 1 refused, or a check found something; 2 used wrongly; 70 a fault of nextbatch; 130 stopped.
     """
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # answers alone go to stdout
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))  # answers alone go to stdout
     try:
         app()
     except Exception as error:
