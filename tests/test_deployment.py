@@ -5,13 +5,13 @@ import os
 import re
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import botocore.credentials
 import compose
+import httpx
 import numpy as np
 import pytest
 import typer.main
@@ -219,9 +219,8 @@ class _Composed(EmbeddedTriton):
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
+        return httpx.get(url, timeout=2).is_success
+    except httpx.HTTPError:
         return False
 
 

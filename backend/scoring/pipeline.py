@@ -6,22 +6,18 @@ again with growing pauses, and back-pressure holds the others meanwhile.
 """
 
 import asyncio
-import hashlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import structlog
-
 from backend.errors import NextbatchError
 from backend.scoring.encoder import Encoder, Inputs
 from backend.scoring.minibatches import Decoded, Minibatcher, Store
+from backend.scoring.opening import Opened, Opener, reason_of
 from backend.scoring.outage import Reader, SourceAway, until_back
 from backend.scoring.stages import Speed, Stages
-
-log = structlog.get_logger()
 
 BEAT_S = 0.1  # how soon a cancelled scan notices
 REPORT_BEATS = 5  # what is done is told every half second: one transaction of the caller, not one an item
@@ -61,17 +57,6 @@ class ScanReport:
     seconds: float
     is_cancelled: bool
     speed: Speed
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """What an item's bytes are: broken for a reason, stored, new and decoded, or (none of these) under way."""
-
-    content_hash: str
-    is_stored: bool = False
-    inputs: Inputs | None = None
-    reason: str | None = None
-    kind: str = ""
 
 
 class Scan:
@@ -117,6 +102,9 @@ class Scan:
         self._total = total
         self._decoders = ThreadPoolExecutor(self._config.decoders, thread_name_prefix="decode")
         self._encoders = ThreadPoolExecutor(self._config.in_flight, thread_name_prefix="encode")
+        self._opener = Opener(
+            self._decode, self._store, self._claims, self._decoders, self._config.decoders, self._stages
+        )
         self._minibatcher = Minibatcher(
             self._encoder, self._store, self._encoders, self._config, self._stored, self._refused, self._stages
         )
@@ -189,6 +177,7 @@ class Scan:
 
     async def _take(self, item: ScanItem, decoded: asyncio.Queue[Decoded | None]) -> None:
         """Read an item and find out what it is: stored, under way, broken, or new."""
+        opener, outage_s = self._opener, self._config.outage_s
         try:
             with self._stages.at_work("fetch"):
                 data = await self._reader.read(item.uri)
@@ -198,12 +187,12 @@ class Scan:
             self._fail(item.key, f"it was not read within {self._config.fetch_timeout_s:g} s", type(error).__name__)
             return
         except Exception as error:
-            self._fail(item.key, _reason(error), type(error).__name__)
+            self._fail(item.key, reason_of(error), type(error).__name__)
             return
-        while not await self._sort(item.key, await self._until_opened(data), decoded):
+        while not await self._sort(item.key, await until_back(lambda: opener.open(data), outage_s), decoded):
             pass
 
-    async def _sort(self, key: int, opened: _Opened, decoded: asyncio.Queue[Decoded | None]) -> bool:
+    async def _sort(self, key: int, opened: Opened, decoded: asyncio.Queue[Decoded | None]) -> bool:
         """Send the item where it belongs; False where equal content was under way and ended meanwhile: look again."""
         content_hash = opened.content_hash
         if opened.reason is not None:
@@ -219,26 +208,6 @@ class Scan:
         else:
             return False
         return True
-
-    async def _until_opened(self, data: bytes) -> _Opened:
-        """Hash, look up and decode in one visit to a thread: each visit costs more than decoding a small image."""
-        loop = asyncio.get_running_loop()
-        return await until_back(lambda: loop.run_in_executor(self._decoders, self._open, data), self._config.outage_s)
-
-    def _open(self, data: bytes) -> _Opened:
-        with self._stages.at_work("decode"):
-            return self._look_into(data)
-
-    def _look_into(self, data: bytes) -> _Opened:
-        content_hash = hashlib.sha256(data).hexdigest()
-        if content_hash in self._claims:
-            return _Opened(content_hash)
-        if self._store.locate([content_hash])[0] >= 0:
-            return _Opened(content_hash, is_stored=True)
-        try:
-            return _Opened(content_hash, inputs=self._decode(data))
-        except Exception as error:
-            return _Opened(content_hash, reason=_reason(error), kind=type(error).__name__)
 
     async def _follow(self, key: int, content_hash: str, outcome: Outcome) -> None:
         """The same bytes are under way for another item: share what becomes of them."""
@@ -276,14 +245,6 @@ class Scan:
             self._on_done(finished)
         if failures:
             self._on_failure(failures)
-
-
-def _reason(error: Exception) -> str:
-    """Why an item failed. Our own errors say it in a sentence; of others the type is told too."""
-    if isinstance(error, NextbatchError):
-        return str(error)
-    log.warning("scan.unexpected", exc_info=error)
-    return f"{type(error).__name__}: {error}"[:300]
 
 
 def _raise_cause(error: BaseException | None) -> None:

@@ -126,7 +126,8 @@ class TritonEncoder:
         try:
             if self._connection is None:
                 if self._is_unhealthy:
-                    _unload(self.url, self.model, timeout_s)
+                    log.warning("triton.unhealthy", model=self.model)
+                    unload(self.url, self.model, timeout_s)
                     self._is_unhealthy = False
                 self._connection = _Connection(self.url, self.model, self.digest, timeout_s)
             return self._connection
@@ -259,8 +260,8 @@ def connect(url: str) -> Any:
     )
 
 
-def _unload(url: str, model: str, timeout_s: float) -> None:
-    log.warning("triton.unhealthy", model=model)
+def unload(url: str, model: str, timeout_s: float) -> None:
+    """Let this server give up the model, once it has answered what it was asked. Raises InferenceServerException."""
     client = connect(url)
     try:
         client.unload_model(model, client_timeout=timeout_s)

@@ -206,6 +206,7 @@ def test_without_a_network_and_a_path_there_are_digits_and_it_says_so(
 ) -> None:
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens: as good as no network
+    monkeypatch.setattr("urllib.request._opener", None)  # it reads them once a process
 
     dataset = open_dataset(None, tmp_path)
 
