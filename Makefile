@@ -14,7 +14,7 @@ DATA ?=
 # An index may serve a CPU build of torch only under an exact version; without this, pip takes gigabytes of CUDA.
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 
-.PHONY: demo test test-machines check bench-scale bench-scan bench-heads bench-webhook bench-selection bench-drift bench-web screens evidence evidence-quick reproduce-alaas clean
+.PHONY: demo test test-machines check bench-scale bench-scan bench-heads bench-webhook bench-selection bench-drift bench-changeover bench-web screens evidence evidence-quick reproduce-alaas clean
 
 demo: $(VENV)/.demo
 	$(BIN)/nextbatch demo $(if $(DATA),--data "$(DATA)") --publish $(PUBLISH) $(if $(filter 0,$(STAY)),--no-stay,--stay)
@@ -68,6 +68,9 @@ bench-selection: $(VENV)/.test
 
 bench-drift: $(VENV)/.test
 	$(BIN)/python -m benchmarks.drift
+
+bench-changeover: $(VENV)/.test
+	$(BIN)/python -m benchmarks.changeover
 
 bench-web: $(VENV)/.test
 	$(BIN)/python -m benchmarks.web

@@ -40,7 +40,11 @@ class Table(DeclarativeBase):
 
 
 class Project(Table):
-    """A pool, a configuration and a label source."""
+    """A pool, a configuration and a label source.
+
+    `encoder` is the encoder in use, from the first scan on: its section, and the digest that it then had. The
+    configuration may name another one; `EncoderChange` leads there.
+    """
 
     __tablename__ = "projects"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -50,6 +54,7 @@ class Project(Table):
     studio_project_id: Mapped[int | None] = mapped_column(unique=True)
     label_config: Mapped[str] = mapped_column(sa.Text, default="")
     sync_cursor: Mapped[str | None] = mapped_column(sa.String(64))
+    encoder: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON)
     created_at: Mapped[dt.datetime] = mapped_column(default=now)
 
     @property
@@ -66,6 +71,31 @@ class ProjectSettings(Table):
     version: Mapped[int] = mapped_column(primary_key=True)
     config: Mapped[dict[str, Any]]
     created_at: Mapped[dt.datetime] = mapped_column(default=now)
+
+
+class EncoderChange(Table):
+    """A project's way to another encoder, while rounds go on with the one in use; `rounds.changes` knows the states.
+
+    `encoder` is the one wanted, with its digest once that is known, and `previous` what it replaced at the begin of
+    round `switched_round`. `unloaded_at`: what was given up, `previous` or a refused `encoder`, has left Triton.
+    """
+
+    __tablename__ = "encoder_changes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"), index=True)
+    encoder: Mapped[dict[str, Any]]
+    previous: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON)
+    actor: Mapped[str] = mapped_column(sa.String(128))
+    # waiting | checking | encoding | ready | in_use | replaced | failed | cancelled
+    state: Mapped[str] = mapped_column(sa.String(10), default="waiting")
+    progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    report: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    failure: Mapped[str | None] = mapped_column(sa.Text)
+    switched_round: Mapped[int | None]
+    switched_at: Mapped[dt.datetime | None]
+    unloaded_at: Mapped[dt.datetime | None]
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
+    finished_at: Mapped[dt.datetime | None]
 
 
 class Item(Table):
@@ -218,6 +248,14 @@ class ModelAnalysis(Table):
     made_at: Mapped[dt.datetime] = mapped_column(default=now)
 
 
+class ModelAdvice(Table):
+    """What the learning curve up to a version says of stopping: criterion, says_stop and says of each criterion."""
+
+    __tablename__ = "model_advice"
+    version_id: Mapped[int] = mapped_column(sa.ForeignKey("model_versions.id"), primary_key=True)
+    signals: Mapped[list[Any]]
+
+
 class ModelUse(Table):
     """How many predictions a version gave on a day."""
 
@@ -260,6 +298,7 @@ class Pick(Table):
     prediction: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON)
     model: Mapped[str] = mapped_column(sa.String(16), default="")  # the version whose prediction that is
     shadow: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON)  # the other's, where a version challenges
+    nearest_id: Mapped[int | None]  # the labelled item that it is most like
 
 
 class Mark(Table):

@@ -328,6 +328,20 @@ class BadEncoderWeights(NextbatchError):
     Give a state-dict file (.safetensors, .pth) of this architecture."""
 
 
+class EncoderRefused(NextbatchError):
+    """The new encoder {name} cannot be used: {problem}. {mend}"""
+
+
+class EncoderUntried(NextbatchError):
+    """The new encoder cannot be tried: none of {count} items could be read, the first because: {problem}"""
+
+    is_passing = True
+
+
+class ChangeCancelled(NextbatchError):
+    """The change of the encoder was cancelled."""
+
+
 class EncoderMismatch(NextbatchError):
     """encoder.name is {name}, which encodes {encodes}s, and the items are {items}s. Set encoder.name to auto."""
 

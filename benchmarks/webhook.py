@@ -53,7 +53,7 @@ def measure(
     webhook = json.dumps(event).encode()
 
     def ask(endpoint: str, body: bytes | None) -> None:
-        took, status = _request(url, endpoint, body)
+        took, status = request(url, endpoint, body)
         with lock:
             storm.seconds[endpoint].append(took)
             storm.refused += status != 200
@@ -76,7 +76,8 @@ def measure(
     return storm
 
 
-def _request(url: str, endpoint: str, body: bytes | None) -> tuple[float, int]:
+def request(url: str, endpoint: str, body: bytes | None) -> tuple[float, int]:
+    """Seconds and status of one call on a connection of its own; status 0 where there was no answer."""
     address = urlsplit(url)
     started = time.perf_counter()
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
@@ -194,7 +195,7 @@ def _run(options: argparse.Namespace, number: int, triton_url: str | None) -> tu
     web = spawn([sys.executable, "-c", program], Path(os.environ["NEXTBATCH_HOME"]) / "web.log")
     try:
         url = f"http://127.0.0.1:{port}"
-        assert wait_until(lambda: _request(url, "health", None)[1] == 200, timeout_s=30)
+        assert wait_until(lambda: request(url, "health", None)[1] == 200, timeout_s=30)
         event = {
             "action": "ANNOTATION_CREATED",
             "project": {"id": number, "label_config": config},

@@ -163,10 +163,13 @@ def promote(project: Project, version: Version) -> None:
     """Let a version answer from now on. Running web processes follow with the next request."""
     from backend.database import project_named, transaction
     from backend.learning import registry
+    from backend.rounds import changes
 
     with transaction() as session:
-        found = registry.find(session, project_named(session, project).id, version)
+        named = project_named(session, project)
+        found = registry.find(session, named.id, version)
         registry.promote(session, found, actor())
+        changes.follow_champion(session, named)
     print(f"{found.name} is the champion of {project}")
 
 
@@ -175,9 +178,12 @@ def rollback(project: Project) -> None:
     """Go back to the version that answered before the champion; again, to the one before that."""
     from backend.database import project_named, transaction
     from backend.learning import registry
+    from backend.rounds import changes
 
     with transaction() as session:
-        left, found = registry.rollback(session, project_named(session, project).id, actor())
+        named = project_named(session, project)
+        left, found = registry.rollback(session, named.id, actor())
+        changes.follow_champion(session, named)
     print(f"{found.name} is the champion of {project} again; {left.name} has retired")
 
 

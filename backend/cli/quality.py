@@ -38,15 +38,18 @@ def check(
     from backend.database import project_named, reading
     from backend.learning import registry
     from backend.pool.catalog import labelled
-    from backend.rounds import checks
+    from backend.rounds import changes, checks
     from backend.rounds.encoding import open_embeddings
 
     with reading() as session:
         named = project_named(session, project)
-        version, known = registry.champion(session, named.id), labelled(session, named.id)
+        known = labelled(session, named.id)
+    embeddings = open_embeddings(named)
+    with reading() as session:
+        version = changes.choosing(session, named.id, embeddings.digest)
     head = None if version is None else registry.load_head(version)
     penalty = 0.0 if version is None else float(version.lineage["penalty"])
-    found = checks.find_suspects(known, head, open_embeddings(named), penalty, named.settings.seed)[:most]
+    found = checks.find_suspects(known, head, embeddings, penalty, named.settings.seed)[:most]
     assert head is not None
     rows = [{"item": row.item_id, "label": row.label, "why": checks.reason(one, head)} for row, one in found]
     if as_json:

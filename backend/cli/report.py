@@ -47,4 +47,8 @@ def status(
         print(f"{state.name}: {counts or 'no items yet'}")
         if state.round is not None:
             print(f"  round {state.round.number} {state.round.state} {state.round.step}".rstrip())
+        if state.encoder is not None:
+            print(f"  encoder {state.encoder.name}")
+        if told_of_change := words.encoder_change(state):
+            print(f"  {told_of_change}")
         print(f"  {words.next_trigger(state)}\n  {words.advice(state, alive)}")

@@ -16,7 +16,7 @@ from backend.database import Annotation, Batch, Item, ModelVersion, Pick, Projec
 from backend.learning import registry
 from backend.learning.heads import Head
 from backend.pool.catalog import Candidates, Labelled, candidates, labelled
-from backend.rounds import challenge, checks
+from backend.rounds import challenge, changes, checks
 from backend.rounds.encoding import Embeddings, open_embeddings
 from backend.rounds.hand import wishes
 from backend.rounds.inputs import OF_A_MODEL, request_inputs
@@ -139,6 +139,8 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
     """Make the round's batch. An exhausted pool makes a shorter one, or an empty one: that is an ordinary state."""
     with reading() as session:
         project = session.get_one(Project, project_id)
+    embeddings = open_embeddings(project)
+    with reading() as session:
         round_ = session.scalars(sa.select(Round).where(Round.project_id == project_id, Round.number == number)).one()
         made = session.scalar(sa.select(Batch).where(Batch.round_id == round_.id))
         if made is not None:
@@ -152,12 +154,11 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
         disputed = contested(session, project_id, *limits)
         disputed = {id_: why for id_, why in disputed.items() if id_ not in {*wished.never, *wished.first}}
         known = labelled(session, project_id)
-        version = registry.champion(session, project_id)
+        version = changes.choosing(session, project_id, embeddings.digest)
         before = sa.exists().where(Batch.project_id == project_id, Batch.state != "answered")
         is_first = not session.scalar(sa.select(before))
     like = Like.of(round_.like)
     head = registry.load_head(version) if version is not None else None
-    embeddings = open_embeddings(project)
     strategy = strategies.create(config.strategy.name, **config.strategy.parameters)
     targets, policy = None, ""
     if like.checks:

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from backend import configuration
 from backend.database import Project, ProjectSettings
+from backend.rounds import changes
 from backend.settings import ProjectConfig
 
 
@@ -17,13 +18,17 @@ def difference(project: Project, config: ProjectConfig) -> str:
 
 
 def replace(session: Session, project: Project, config: ProjectConfig) -> str:
-    """Store `config` as the next version, unless it is what is stored. Returns the difference."""
+    """Store `config` as the next version, unless it is what is stored. Returns the difference.
+
+    Another encoder in it is loaded, checked and encoded with beside the one in use first: see `changes`.
+    """
     session.execute(sa.select(Project.id).where(Project.id == project.id).with_for_update())
-    found = difference(project, config)
+    found, before = difference(project, config), project.settings.encoder
     if found:
         project.config = config.model_dump(mode="json")
         project.config_version += 1
         session.add(settings_row(project))
+    changes.follow_configuration(session, project, before)
     return found
 
 

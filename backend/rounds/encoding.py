@@ -15,11 +15,11 @@ import structlog
 from numpy.typing import NDArray
 
 from backend.database import Item, Project, reading, transaction
-from backend.errors import NextbatchError
+from backend.errors import EncoderUnreadable, JobMismatch, NextbatchError
 from backend.learning.encoders import EncoderSpec, export, load
 from backend.pool import catalog
 from backend.pool.sources import SourceConfig
-from backend.rounds.items import decoder, encoder_of, opened
+from backend.rounds.items import Named, decoder, encoder_of, opened, wanted_encoder
 from backend.scoring.encoder import Encoder
 from backend.scoring.minibatches import Store
 from backend.scoring.pipeline import Scan, ScanConfig, ScanItem, ScanReport
@@ -54,16 +54,46 @@ class Embeddings:
 
 @lru_cache(maxsize=8)
 def embeddings_of(section: EncoderSection) -> Embeddings:
-    """The embeddings of that encoder, which `items.encoder_for` has named; it is exported the first time."""
-    wanted = settings().precision if section.precision == "auto" else section.precision
-    precision = None if wanted == "auto" else wanted
-    spec = export(section.name, section.weights, settings().home / "encoders", precision)
+    """The embeddings of that encoder, which `items.encoder_for` has named; it is exported the first time.
+
+    Raises JobMismatch where it is known by another digest than its weights have here.
+    """
+    spec = _spec(section)
     return Embeddings(spec, VectorStore(settings().home / "vectors", spec.digest, spec.dims))
 
 
+def _spec(section: EncoderSection) -> EncoderSpec:
+    """An encoder that is known by its digest is what was exported then, whatever its weights' file holds now."""
+    folder = settings().home / "encoders"
+    digest = section.digest if isinstance(section, Named) else ""
+    if digest:
+        with contextlib.suppress(EncoderUnreadable):
+            return load(folder, digest)
+    wanted = settings().precision if section.precision == "auto" else section.precision
+    spec = export(section.name, section.weights, folder, None if wanted == "auto" else wanted)
+    if digest and spec.digest != digest:
+        raise JobMismatch(mine=spec.digest[:12], wanted=digest[:12])
+    return spec
+
+
 def open_embeddings(project: Project) -> Embeddings:
-    """The embeddings of the project's encoder."""
+    """The embeddings of the encoder that the project uses."""
     return embeddings_of(encoder_of(project))
+
+
+def settle(project_id: int) -> None:
+    """The first scan decides which encoder is in use; from then on `changes` replaces it. Idempotent."""
+    with reading() as session:
+        project = session.get_one(Project, project_id)
+    section = Named.model_validate(encoder_of(project).model_dump())
+    if section.digest:
+        return
+    known = section.model_copy(update={"digest": embeddings_of(section).digest}).model_dump(mode="json")
+    with transaction() as session:
+        session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update())
+        now = session.get_one(Project, project_id)
+        if now.encoder == project.encoder and (project.encoder is not None or wanted_encoder(now) == section):
+            now.encoder = known
 
 
 def encode_now(project_id: int, encoder_digest: str, uris: list[str]) -> dict[str, NDArray[Any]]:
@@ -115,11 +145,17 @@ def open_encoder(section: EncoderSection) -> Encoder:
         from backend.scoring.local import LocalEncoder
 
         return LocalEncoder(spec, streams=settings().worker_threads)
-    from backend.scoring.repository import write_model
     from backend.scoring.servers import open_triton
 
-    write_model(model_repository(), spec.name, spec.path, spec.digest, spec.dims, spec.precision, spec.kind)
+    lay_out(spec)
     return open_triton(url, spec)
+
+
+def lay_out(spec: EncoderSpec) -> str:
+    """Put the encoder where the embedded Triton loads it from; what Triton calls it."""
+    from backend.scoring.repository import write_model
+
+    return write_model(model_repository(), spec.name, spec.path, spec.digest, spec.dims, spec.precision, spec.kind)
 
 
 def source_config(config: ProjectConfig) -> SourceConfig:
@@ -170,18 +206,25 @@ def scan(
     progress: Progress,
     cancel: threading.Event | None = None,
     stages: Stages | None = None,
+    section: EncoderSection | None = None,
+    failed: Callable[[dict[int, str]], None] | None = None,
+    config: ScanConfig | None = None,
 ) -> ScanReport:
-    """Encode these items into `store`; `done` is told the contents of those that are in it, by id."""
-    section = encoder_of(project)
+    """Encode these items into `store`; `done` is told the contents of those that are in it, by id.
+
+    With the encoder in use, or that of `section`; `failed` is told why items could not be encoded, by id.
+    """
+    section = section or encoder_of(project)
     encoder, spec = open_encoder(section), embeddings_of(section).spec
     is_inline = LabelTask.parse(project.label_config).is_inline
-    config = ScanConfig()
+    config = config or ScanConfig()
     config = replace(config, in_flight=config.in_flight * max(1, len(addresses(settings().triton_url or ""))))
     progress(0, total)
 
     async def run() -> ScanReport:
         async with opened(source_config(project.settings), is_inline) as fetch:
-            scan = Scan(fetch, decoder(spec), encoder, store, done, mark_failed, progress, cancel, config, stages)
+            refused = failed or mark_failed
+            scan = Scan(fetch, decoder(spec), encoder, store, done, refused, progress, cancel, config, stages)
             return await scan.run(items, total)
 
     report = asyncio.run(run())

@@ -10,9 +10,10 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from backend.database import Annotation, Item, ModelVersion, Project, reading
+from backend.database import Annotation, EncoderChange, Item, ModelVersion, Project, reading
 from backend.learning import registry
 from backend.learning.snapshots import Snapshot
+from backend.rounds.changes import OPEN
 from backend.rounds.encoding import open_embeddings
 from backend.scoring import compaction
 from backend.scoring.vectors import VectorStore
@@ -89,6 +90,8 @@ def _used_digests() -> set[str]:
     with reading() as session:
         versions = sa.select(ModelVersion.encoder_digest).where(ModelVersion.state != "deleted").distinct()
         used = set(session.scalars(versions))
+        ahead = session.scalars(sa.select(EncoderChange.encoder).where(EncoderChange.state.in_(OPEN)))
+        used |= {encoder["digest"] for encoder in ahead if encoder["digest"]}
         projects = session.scalars(sa.select(Project)).all()
     return used | {open_embeddings(project).digest for project in projects}
 

@@ -30,15 +30,23 @@ def reader(store: Embeddings | VectorStore) -> Read:
     return lambda keys: store.gather([key.decode() for key in keys])
 
 
-def refresh(project_id: int) -> None:
-    """Bring the graph up to date with what is encoded, while nobody waits for a batch."""
+def refresh(project_id: int, embeddings: Embeddings | None = None) -> None:
+    """Bring the graph up to date with what is encoded, while nobody waits for a batch.
+
+    By default that of the encoder in use; `embeddings` of another one need not be complete.
+    """
     with reading() as session:
         project = session.get_one(Project, project_id)
         pool = candidates(session, project_id, needs_task=False)
         known = [row for row in labelled(session, project_id) if not row.is_holdout]
     if len(known) <= PROPAGATION_LABELS and len(pool.hashes):
-        labels = as_keys(row.content_hash for row in known)
-        open_graph(project_id, open_embeddings(project), np.union1d(as_keys(pool.hashes), labels), labels)
+        labels, everything = as_keys(row.content_hash for row in known), as_keys(pool.hashes)
+        if embeddings is not None:
+            store = embeddings.store
+            labels, everything = (
+                keys[store.locate([key.decode() for key in keys]) >= 0] for keys in (labels, everything)
+            )
+        open_graph(project_id, embeddings or open_embeddings(project), np.union1d(everything, labels), labels)
 
 
 def open_graph(project_id: int, embeddings: Embeddings, everything: Keys, labelled: Keys) -> Graph:

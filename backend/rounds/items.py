@@ -21,9 +21,25 @@ Fetch = Callable[[str], Awaitable[bytes]]
 _USUAL: dict[Kind, str] = {"image": "efficientnet-lite0", "text": "all-minilm-l6-v2"}
 
 
+class Named(EncoderSection):
+    """An encoder as a project uses it: known by its digest, once it was exported."""
+
+    digest: str = ""
+
+    def __str__(self) -> str:
+        weights = "" if self.weights is None else f", {self.weights.name}"
+        return f"{self.name}{weights}" + (f" ({self.digest[:12]})" if self.digest else "")
+
+
 def encoder_of(project: Project) -> EncoderSection:
-    """The project's encoder, by name where it is left to us. Raises BadLabelConfig, EncoderMismatch."""
-    return encoder_for(LabelTask.parse(project.label_config).kind, project.settings.encoder)
+    """The encoder in use, or before the first scan the configured one. Raises BadLabelConfig, EncoderMismatch."""
+    return wanted_encoder(project) if project.encoder is None else Named.model_validate(project.encoder)
+
+
+def wanted_encoder(project: Project) -> Named:
+    """The encoder of the project's configuration, by name where it is left to us; BadLabelConfig, EncoderMismatch."""
+    section = encoder_for(LabelTask.parse(project.label_config).kind, project.settings.encoder)
+    return Named(**section.model_dump())
 
 
 def encoder_for(kind: Kind, section: EncoderSection) -> EncoderSection:

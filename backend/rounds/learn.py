@@ -17,6 +17,7 @@ from backend.learning.heads import Head
 from backend.learning.loans import save_loan
 from backend.learning.snapshots import Row, Snapshot
 from backend.pool.catalog import Labelled, candidates, labelled
+from backend.rounds.changes import awaits
 from backend.rounds.choose import round_seed
 from backend.rounds.comparison import FEWEST_TO_COMPARE
 from backend.rounds.encoding import Embeddings, open_embeddings
@@ -81,7 +82,7 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
         version = registry.record(session, project_id, round_.id, fit.head, origin)
         if is_worse:
             registry.refuse(session, version, f"round {number}")
-        else:
+        elif parent is None or not awaits(session, project_id, parent):
             registry.promote(session, version, f"round {number}")
         return _report(version)
 

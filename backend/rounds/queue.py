@@ -22,6 +22,7 @@ from backend.settings import settings
 
 ROUNDS = "rounds"
 JOBS = "jobs"
+CHANGES = "encoder_changes"
 ORPHANS = "orphans"  # jobs of dead workers: in a queue of their own, they do not wait until a job of the living ends
 APPLICATION = "nextbatch"
 APPLICATION_VERSION = "1"  # pinned: DBOS would otherwise hash the code, and an upgrade would strand rounds in flight
@@ -117,6 +118,17 @@ def _enqueue(session: Session, project_id: int, workflow: str, **values: Any) ->
         round_.number,
     )
     return round_
+
+
+def request_change(session: Session, change_id: int) -> None:
+    """Let a worker that makes rounds carry out this change of an encoder; in the transaction that made its row."""
+    options: EnqueueOptions = {
+        "queue_name": CHANGES,
+        "workflow_name": "encoder_change",
+        "workflow_id": f"encoder_change:{change_id}",
+        "app_version": APPLICATION_VERSION,
+    }
+    client().enqueue_in_transaction(session, options, change_id)
 
 
 def request_job(session: Session, job_id: int) -> None:

@@ -1,22 +1,35 @@
 """The round: the order of things, as a durable workflow. Every step may run again and converges to the same state."""
 
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
 from dbos import DBOS
 
-from backend.database import Event, Round, now, transaction
+from backend.database import Event, Project, Round, now, transaction
 from backend.errors import NextbatchError, RoundCancelled
 from backend.logs import about
-from backend.rounds import alarms, analyse, atlas, challenge, choose, drift, graph, jobs, learn, restock, source
+from backend.rounds import (
+    alarms,
+    analyse,
+    atlas,
+    challenge,
+    changeover,
+    changes,
+    choose,
+    drift,
+    encoding,
+    graph,
+    jobs,
+    learn,
+    restock,
+    source,
+)
 from backend.rounds.queue import QUERY
+from backend.rounds.steps import reason_of, step
 from backend.scoring.stages import Speed
 
 log = structlog.get_logger()
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @DBOS.workflow(name="round", max_recovery_attempts=20)
@@ -37,7 +50,7 @@ def _in_order(project_id: int, number: int) -> dict[str, Any]:
         stocked = restock_pool(project_id, number)
         return finish(project_id, number, {**labels, **encoded, **version, **batch, **published, **stocked})
     except Exception as failure:
-        fail(project_id, number, _reason(failure))
+        fail(project_id, number, reason_of(failure))
         raise
 
 
@@ -58,32 +71,16 @@ def answer_query(project_id: int, number: int) -> dict[str, Any]:
         batch = choose_batch(project_id, number)
         return finish(project_id, number, {**known, **encoded, **version, **batch})
     except Exception as failure:
-        fail(project_id, number, _reason(failure))
+        fail(project_id, number, reason_of(failure))
         raise
-
-
-def _is_passing(failure: BaseException) -> bool:
-    """Whether waiting may mend it: a service, a network or a database that is away."""
-    if isinstance(failure, NextbatchError):
-        return failure.is_passing
-    return isinstance(failure, OSError | sa.exc.OperationalError)
-
-
-def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A checkpointed step. What passes (a service that is away) is tried again for about two minutes."""
-    return DBOS.step(
-        name=name,
-        retries_allowed=True,
-        max_attempts=8,
-        interval_seconds=1.0,
-        backoff_rate=2.0,
-        should_retry=_is_passing,
-    )
 
 
 @step("begin")
 def begin(project_id: int, number: int, *, claims_events: bool = True) -> None:
-    """Claim the events so far: what they tell of is read by this round. A query leaves them to the next round."""
+    """Claim the events so far: what they tell of is read by this round. A query leaves them to the next round.
+
+    An encoder that is ready is in use from here on, and no other moment of a round changes it.
+    """
     with transaction() as session:
         _stop_if_unwanted(session, project_id, number)
         if claims_events:
@@ -92,6 +89,9 @@ def begin(project_id: int, number: int, *, claims_events: bool = True) -> None:
                 .where(Event.project_id == project_id, Event.round_number.is_(None))
                 .values(round_number=number)
             )
+        project = session.get_one(Project, project_id)
+        changes.follow_champion(session, project)
+        changes.switch(session, project, number)
         _update(session, project_id, number, state="running", step="begin", started_at=now(), failure=None)
 
 
@@ -113,6 +113,7 @@ def take_in(project_id: int, number: int) -> dict[str, Any]:
 def encode_items(project_id: int, number: int) -> dict[str, Any]:
     """Encode what has no embedding yet. Vectors are keyed by content, so a repetition finds them."""
     _enter(project_id, number, "encode")
+    encoding.settle(project_id)
     return jobs.encode(project_id, _progress(project_id, number))
 
 
@@ -152,7 +153,7 @@ def restock_pool(project_id: int, number: int) -> dict[str, Any]:
 def look_closely(project_id: int, number: int) -> dict[str, Any]:
     """At what came in, at the model, and at its challenger. None of it can fail the round: people have their batch."""
     found: dict[str, Any] = {}
-    for look in (drift.watch, analyse.analyse, challenge.decide):
+    for look in (drift.watch, analyse.analyse, challenge.decide, changeover.judge, changeover.put_away):
         try:
             found |= look(project_id, number)
         except NextbatchError as problem:
@@ -222,10 +223,3 @@ def _progress(project_id: int, number: int) -> jobs.Tell:
 
 def _update(session: sa.orm.Session, project_id: int, number: int, **values: Any) -> None:
     session.execute(sa.update(Round).where(Round.project_id == project_id, Round.number == number).values(**values))
-
-
-def _reason(failure: Exception) -> str:
-    attempts: list[Exception] | None = getattr(failure, "errors", None)  # DBOS keeps each attempt's error here
-    if attempts:
-        return _reason(attempts[-1])
-    return str(failure) if isinstance(failure, NextbatchError) else f"{type(failure).__name__}: {failure}"

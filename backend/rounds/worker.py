@@ -17,11 +17,13 @@ import structlog
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 
 from backend import metrics
-from backend.database import Event, Job, Project, Round, Worker, engine, now, reading, transaction
+from backend.database import EncoderChange, Event, Job, Project, Round, Worker, engine, now, reading, transaction
 from backend.rounds import alarms
+from backend.rounds.changes import OPEN
 from backend.rounds.queue import (
     APPLICATION,
     APPLICATION_VERSION,
+    CHANGES,
     JOBS,
     ORPHANS,
     ROUNDS,
@@ -102,6 +104,7 @@ def run(stopping: threading.Event | None = None) -> None:
         DBOS.register_queue(
             name, worker_concurrency=JOBS_AT_ONCE, polling_interval_sec=POLL_S, on_conflict="always_update"
         )
+    DBOS.register_queue(CHANGES, worker_concurrency=1, polling_interval_sec=1.0, on_conflict="always_update")
     if address := settings().metrics:
         metrics.serve(address)
     log.info("worker.started", executor=slot.executor_id, pid=os.getpid(), role=settings().role)
@@ -109,6 +112,7 @@ def run(stopping: threading.Event | None = None) -> None:
         _every(HEARTBEAT_S, lambda: _beat(slot.executor_id), stopping),
         _every(HEARTBEAT_S, lambda: take_over(slot.executor_id), stopping),
         _every(HEARTBEAT_S, lambda: take_over_jobs(slot.executor_id), stopping),
+        _every(HEARTBEAT_S, lambda: take_over_changes(slot.executor_id), stopping),
     ]
     if is_whole:
         beats += [_every(TICK_S, request_due_rounds, stopping), _every(RECONCILE_S, Reconciler(), stopping)]
@@ -193,6 +197,26 @@ def take_over_jobs(executor_id: str) -> None:
         for workflow in ended:
             job = sa.update(Job).where(Job.id == ids[workflow.workflow_id], Job.state == "running")
             session.execute(job.values(state="failed", failure=str(workflow.status), finished_at=now()))
+
+
+def take_over_changes(executor_id: str) -> None:
+    """The same for changes of an encoder."""
+    with reading() as session:
+        beating = set(session.scalars(sa.select(Worker.executor_id).where(Worker.seen_at > now() - DEAD_AFTER)))
+        going = list(session.scalars(sa.select(EncoderChange.id).where(EncoderChange.state.in_(OPEN[:-1]))))
+    if not going or min(beating, default=executor_id) != executor_id:
+        return
+    ids = {f"encoder_change:{id_}": id_ for id_ in going}
+    known = DBOS.list_workflows(workflow_ids=list(ids), load_input=False, load_output=False)
+    orphans = [one.workflow_id for one in known if one.status == "PENDING" and one.executor_id not in beating]
+    if orphans:
+        log.warning("worker.takes_over", workflows=orphans, executor=executor_id)
+        DBOS.resume_workflows(orphans, queue_name=CHANGES)
+    for workflow in [one for one in known if one.status in UNTOLD]:
+        change = sa.update(EncoderChange).where(EncoderChange.id == ids[workflow.workflow_id])
+        end = {"state": "failed", "failure": str(workflow.status), "finished_at": now()}
+        with transaction() as session:
+            session.execute(change.where(EncoderChange.state.in_(OPEN)).values(end))
 
 
 def alive_here() -> int:

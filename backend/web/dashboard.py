@@ -83,6 +83,7 @@ def loop(name: str) -> str:
             chart=charts.learning_curve(drawn.points),
             work=work(session, project),
             next_trigger=words.next_trigger(state),
+            encoder_change=words.encoder_change(state),
             advice=words.advice(state, alive),
         )
 

@@ -9,7 +9,7 @@ from werkzeug.exceptions import BadRequest, NotFound
 
 from backend.database import Batch, Project, project_named, reading, transaction
 from backend.learning import registry
-from backend.rounds import hand
+from backend.rounds import changes, hand
 from backend.rounds.likes import Like
 from backend.rounds.queue import cancel, request_round
 from backend.web.openapi import LARGEST
@@ -102,8 +102,9 @@ def promote(name: str) -> Any:
     """Let the version of the form answer from now on."""
     require_form()
     with transaction() as session:
-        version = registry.find(session, project_named(session, name).id, request.form.get("version", ""))
-        registry.promote(session, version, actor())
+        project = project_named(session, name)
+        registry.promote(session, registry.find(session, project.id, request.form.get("version", "")), actor())
+        changes.follow_champion(session, project)
     return redirect(url_for("dashboard.model_list", name=name), 303)
 
 
@@ -115,6 +116,7 @@ def roll_back(name: str) -> Any:
         if registry.earlier(session, project.id).name != request.form.get("version", ""):
             raise BadRequest("Another version answers meanwhile: load the page again.")
         registry.rollback(session, project.id, actor())
+        changes.follow_champion(session, project)
     return redirect(url_for("dashboard.model_list", name=name), 303)
 
 

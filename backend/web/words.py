@@ -13,6 +13,7 @@ _TRIGGERS = {
     "api": "asked for through the API",
     "dashboard": "asked for here",
     "seed": "the project was set up",
+    "encoder": "another encoder is ready",
 }
 
 
@@ -35,6 +36,26 @@ def next_trigger(state: ProjectState) -> str:
         f"The next round starts after {labels}, or when {rules.rest_share:.0%} of the batch is left "
         f"(now {rules.rest_of_batch:.0%})."
     )
+
+
+def encoder_change(state: ProjectState) -> str:
+    """How far the change to another encoder is, or why there is none; empty where nothing is to be told."""
+    change = None if state.encoder is None else state.encoder.change
+    if state.encoder is None or change is None:
+        return ""
+    goes_on = f"Rounds go on with {state.encoder.name}."
+    if change.state in ("waiting", "checking"):
+        return f"{change.to} is going to be the encoder: it is being loaded and checked. {goes_on}"
+    if change.state == "encoding":
+        known = f"{change.done or 0:,} of {change.total:,} items are encoded" if change.total else "it begins to encode"
+        left = "" if change.left_s is None else f", about {duration(change.left_s)} left"
+        return f"{change.to} is going to be the encoder: {known}{left}. {goes_on}"
+    if change.state == "ready":
+        return f"{change.to} is going to be the encoder: all is ready, and the next round switches to it."
+    if change.state == "failed":
+        mend = "Mend that and store the configuration again, or set the encoder back."
+        return f"The encoder was not changed to {change.to}: {change.failure} {mend} {goes_on}"
+    return ""
 
 
 def advice(state: ProjectState, workers: list[WorkerView]) -> str:

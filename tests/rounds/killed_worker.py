@@ -8,7 +8,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from backend.rounds import choose, encoding, learn, restock, source, worker
+from backend.rounds import changeover, changes, choose, encoding, learn, restock, source, worker
 from backend.rounds import round as the_round
 
 WORK = {
@@ -18,6 +18,9 @@ WORK = {
     "choose": (choose, "choose"),
     "publish": (source, "publish"),
     "restock": (restock, "restock"),
+    "try_out": (changeover, "try_out"),
+    "scan": (encoding, "scan"),
+    "switch": (changes, "switch"),
 }
 
 
@@ -52,7 +55,7 @@ def _work(step: str, marker: Path, log: Path, environment: Mapping[str, str]) ->
     if step in WORK:
         module, name = WORK[step]
         setattr(module, name, die_after(getattr(module, name), marker))
-    else:  # begin and finish do their work in the round's own row
+    elif step in ("begin", "finish"):  # they do their work in the round's own row
         wanted = {"begin": "begin", "finish": "done"}[step]
         the_round._update = die_after(the_round._update, marker, wanted)
     worker.run()

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from backend.database import Annotation, Batch, Event, Item, Pick, Project, project_named
 from backend.rounds.queue import LABEL_ACTIONS, rest_of_batch
+from backend.web.views.encoders import EncoderView, encoder_view
 from backend.web.views.rounds import RoundView, latest_round
 from backend.web.views.task import studio_link, task_of
 
@@ -59,6 +60,7 @@ class ProjectState:
     counts: Counts
     trigger: Trigger
     round: RoundView | None
+    encoder: EncoderView | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def project_state(session: Session, name: str) -> ProjectState:
             rest_share=config.trigger.rest_share,
         ),
         round=latest_round(session, project.id),
+        encoder=encoder_view(session, project),
     )
 
 
