@@ -10,11 +10,12 @@ STAY ?= 1
 # threads of numerical libraries wait for one another by spinning, and two such processes stand in each other's way.
 TEST_PROCESSES ?= 2
 PUBLISH ?= reorder
+FUZZ ?= --max-examples 100
 DATA ?=
 # An index may serve a CPU build of torch only under an exact version; without this, pip takes gigabytes of CUDA.
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 
-.PHONY: demo test test-machines check bench-scale bench-scan bench-heads bench-webhook bench-selection bench-drift bench-changeover bench-web screens evidence evidence-quick reproduce-alaas clean
+.PHONY: demo test test-machines fuzz check bench-scale bench-scan bench-heads bench-webhook bench-selection bench-drift bench-changeover bench-web screens evidence evidence-quick reproduce-alaas clean
 
 demo: $(VENV)/.demo
 	$(BIN)/nextbatch demo $(if $(DATA),--data "$(DATA)") --publish $(PUBLISH) $(if $(filter 0,$(STAY)),--no-stay,--stay)
@@ -25,6 +26,10 @@ test: $(VENV)/.test
 # Workers in network namespaces of their own; wants root.
 test-machines: $(VENV)/.test
 	NEXTBATCH_MACHINES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/rounds/test_jobs.py -k cut_off
+
+# Minutes of what schemathesis can think of, against a real web process; FUZZ has options of `schemathesis run`.
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.web $(FUZZ)
 
 check: $(VENV)/.check
 	$(BIN)/ruff format --check .

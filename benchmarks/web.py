@@ -51,6 +51,7 @@ def make(items: int, rounds: int) -> str:
     from backend.learning.evaluate import wilson
     from backend.learning.layout import Axes
     from backend.pool.catalog import item_key
+    from backend.rounds.advice import keep_advice
     from backend.rounds.atlas import Map, map_path
     from backend.rounds.queue import prepare_database
     from backend.studio.labels import image_config
@@ -99,12 +100,15 @@ def make(items: int, rounds: int) -> str:
         session.execute(sa.insert(Annotation), marks)
         for number in range(1, rounds + 1):
             _round(session, project, number, number == rounds, (Round, ModelVersion, Batch, Pick), wilson, now)
+        newest = session.scalars(sa.select(ModelVersion).where(ModelVersion.number == rounds)).one()
+    keep_advice(project, newest)
     ids = np.arange(1, items + 1)
     spots = random.normal(size=(10, 2)) * 4
     places = (spots[ids % 10] + random.normal(size=(items, 2))).astype(np.float32)
     flat = Axes(np.zeros(2, np.float32), np.eye(2, dtype=np.float32))
     said = (ids % 10).astype(np.int32), random.random(items).astype(np.float32)
-    Map(ids, places, *said, flat, classes, "e" * 64, items, f"v{rounds}").save(map_path(1))
+    strange = random.random(items).astype(np.float32)
+    Map(ids, places, *said, strange, flat, classes, "e" * 64, items, f"v{rounds}").save(map_path(1))
     return "large"
 
 
@@ -170,6 +174,7 @@ def _round(session: Any, project: Any, number: int, is_last: bool, tables: Any, 
                 "reason": "its two best classes are 4% apart",
                 "is_random_slice": rank % 10 == 0,
                 "is_kept": False,
+                "nearest_id": number * 1_000 + rank + 10,
                 "prediction": {
                     "label": "class 1",
                     "probabilities": {f"class {k}": round(0.4 - 0.07 * k, 3) for k in range(5)},

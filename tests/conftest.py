@@ -15,11 +15,12 @@ from tests.services import postgres
 
 LONGEST = (
     "rounds/test_recovery.py", "test_demo.py", "rounds/test_jobs.py", "rounds/test_round.py", "test_doctor.py",
-    "scoring/test_servers.py", "test_seed.py", "rounds/test_garbage.py", "rounds/test_texts.py", "web/test_server.py",
+    "scoring/test_servers.py", "test_seed.py", "test_labelling_page.py", "rounds/test_garbage.py",
+    "rounds/test_texts.py", "web/test_server.py",
 )  # fmt: skip
 """Begun first, so that no process of the suite is left alone with one of them at the end."""
 
-pytest_plugins = ["tests.services.label_studio", "tests.services.triton"]
+pytest_plugins = [f"tests.services.{name}" for name in ("browser", "label_studio", "seaweed", "triton")]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

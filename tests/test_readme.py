@@ -4,21 +4,16 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from werkzeug.serving import make_server
 
 from backend.database import Annotation, Batch, Pick, reading
 from backend.pool.folders import digits
-from backend.processes import free_port
-from backend.rounds import worker
-from backend.rounds.queue import prepare_database
-from backend.web.app import create_app
 from tests.conftest import forget_process_state
+from tests.services import nextbatch
 from tests.services.images import CACHE
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -47,16 +42,8 @@ def photos(home: Path, encoders: Path, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.fixture
 def service(photos: Path) -> Iterator[str]:
     """Web and one worker, as `nextbatch serve` runs them, but in this process; where it listens."""
-    prepare_database()
-    stopping = threading.Event()
-    web = make_server("127.0.0.1", free_port(), create_app(), threaded=True)
-    threading.Thread(target=web.serve_forever, daemon=True).start()
-    work = threading.Thread(target=worker.run, args=(stopping,))
-    work.start()
-    yield f"http://127.0.0.1:{web.port}"
-    stopping.set()
-    work.join()
-    web.shutdown()
+    with nextbatch.web() as url, nextbatch.working():
+        yield url
 
 
 def test_its_command_and_its_program_select_a_batch(photos: Path, service: str, tmp_path: Path) -> None:

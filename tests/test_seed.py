@@ -16,21 +16,20 @@ from backend.pool.folders import digits
 from backend.processes import free_port, stop, wait_until
 from backend.studio.client import Studio
 from backend.studio.server import LabelStudioServer
-from tests.services import images, seaweed
+from tests.services import images
 from tests.services.images import CACHE
 from tests.services.seaweed import S3Server
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Iterator[S3Server]:
+def pictures(s3_server: S3Server) -> S3Server:
     """An S3 server with 12 digits, and an object that is no image, below one prefix."""
-    with seaweed.running() as server:
-        client = server.client()
-        client.create_bucket(Bucket="pictures")
-        for place, path in enumerate(images.files(12)):
-            client.put_object(Bucket="pictures", Key=f"digits/{place}{path.suffix}", Body=path.read_bytes())
-        client.put_object(Bucket="pictures", Key="digits/notes.txt", Body=b"no image")
-        yield server
+    client = s3_server.client()
+    client.create_bucket(Bucket="pictures")
+    for place, path in enumerate(images.files(12)):
+        client.put_object(Bucket="pictures", Key=f"digits/{place}{path.suffix}", Body=path.read_bytes())
+    client.put_object(Bucket="pictures", Key="digits/notes.txt", Body=b"no image")
+    return s3_server
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import sqlalchemy as sa
@@ -17,7 +18,9 @@ from backend.rounds import round as the_round
 from backend.rounds.queries import Query
 from backend.selection import pool_of
 from tests.conftest import forget_process_state
+from tests.services import ftp
 from tests.services.images import CACHE
+from tests.services.seaweed import S3Server
 
 
 @pytest.fixture
@@ -67,6 +70,31 @@ def test_addresses_files_and_manifests_are_pools_too(pictures: Path, tmp_path: P
     assert len(by_file.picks) == 3
     assert {pick.uri for pick in by_file.picks} < set(files)
     assert {pick.uri for pick in by_manifest.picks} == set(files[:3])
+
+
+@pytest.mark.parametrize("scheme", ["s3", "ftp"])
+def test_a_prefix_and_a_remote_folder_are_pools_and_later_only_listed(
+    pictures: Path, s3: S3Server, scheme: str
+) -> None:
+    names, run = sorted(path.name for path in pictures.glob("*ä.png")), CliRunner().invoke
+    bucket = s3.client()
+    if scheme == "s3":
+        bucket.create_bucket(Bucket="select")
+        for name in (*names, "broken.png"):
+            bucket.put_object(Bucket="select", Key=f"photos/{name}", Body=(pictures / name).read_bytes())
+        bucket.put_object(Bucket="select", Key="other/99.png", Body=b"beside the prefix")
+    with ftp.running(pictures.parent) as server:
+        named = {"s3": "s3://select/photos", "ftp": f"{server.url}/pictures"}[scheme]
+        asked = ["select", named, "--json", "--s3-endpoint", s3.endpoint, "--strategy", "random", "--budget"]
+
+        first, fetched = run(app, [*asked, "5"]), server.count("RETR")
+        again = run(app, [*asked, "99"])
+
+    found, whole = (json.loads(one.stdout[one.stdout.index("{\n") :]) for one in (first, again))
+    assert (found["items"], found["failed"], len(found["picks"])) == (25, 1, 5)
+    assert sorted(unquote(pick["uri"]).rpartition("/")[2] for pick in whole["picks"]) == names
+    assert all(pick["uri"].startswith(f"{named}/") for pick in whole["picks"])
+    assert (fetched, server.count("RETR")) == ((25, 25) if scheme == "ftp" else (0, 0))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Call a running nextbatch from Python: ``Client("http://localhost:9090").project("flowers").counts.labelled``.
 
-One call selects from a pool: ``Client(url).select(uris, budget=1000)``. Imports httpx and nothing heavier, so that
-scripts and notebooks may use it anywhere.
+One call selects from a pool: ``Client(url).select(uris, budget=1000)``. Importing it brings the standard library alone,
+and the first `Client` brings httpx, so that scripts and notebooks may use it anywhere.
 """
 
 from backend.client.calls import Client

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
+from urllib.parse import quote
 
-from backend.client.connection import Connection, path_of
 from backend.client.shapes import (
     Batch,
     Counted,
@@ -43,6 +43,8 @@ class Client:
     def __init__(
         self, url: str, username: str = "", password: str = "", timeout_s: float = 30.0, token: str = ""
     ) -> None:
+        from backend.client.connection import Connection  # brings httpx, most of what importing all this would cost
+
         self._at = Connection(url, username, password, token, timeout_s)
 
     def __enter__(self) -> Self:
@@ -65,27 +67,27 @@ class Client:
 
     def project(self, name: str) -> Project:
         """The project's state at this moment."""
-        return read(Project, self._at.get(path_of(name)))
+        return read(Project, self._at.get(_path(name)))
 
     def rounds(self, name: str) -> Iterator[Round]:
         """Rounds, newest first, fetched as they are asked for."""
-        return self._at.rows(Round, path_of(name, "rounds"))
+        return self._at.rows(Round, _path(name, "rounds"))
 
     def batches(self, name: str) -> Iterator[Batch]:
         """Batches, newest first."""
-        return self._at.rows(Batch, path_of(name, "batches"))
+        return self._at.rows(Batch, _path(name, "batches"))
 
     def picks(self, name: str, batch: int) -> Iterator[Pick]:
         """The items of a batch in rank order."""
-        return self._at.rows(Pick, path_of(name, "batches", batch), within="picks")
+        return self._at.rows(Pick, _path(name, "batches", batch), within="picks")
 
     def models(self, name: str) -> Iterator[Model]:
         """Model versions, newest first."""
-        return self._at.rows(Model, path_of(name, "models"))
+        return self._at.rows(Model, _path(name, "models"))
 
     def items(self, name: str, state: str | None = None) -> Iterator[Item]:
         """Items by id, perhaps of one state only: new, encoded, failed or gone."""
-        return self._at.rows(Item, path_of(name, "items"), query={} if state is None else {"state": state})
+        return self._at.rows(Item, _path(name, "items"), query={} if state is None else {"state": state})
 
     # Selecting without Label Studio.
 
@@ -140,7 +142,7 @@ class Client:
         rest = iter(items)
         while first := list(itertools.islice(rest, 1)):
             some = itertools.chain(first, itertools.islice(rest, _LINES - 1))
-            answer = read(Pushed, self._at.stream(path_of(name, "items"), map(_line, some)))
+            answer = read(Pushed, self._at.stream(_path(name, "items"), map(_line, some)))
             added, known, refused = added + answer.added, known + answer.known, refused + answer.refused
             reasons += answer.reasons
             progress(added + known + refused)
@@ -148,26 +150,26 @@ class Client:
 
     def push_manifest(self, name: str, address: str, uri_field: str = "uri") -> Pushed:
         """Push what a manifest names, which the service reads itself."""
-        return read(Pushed, self._at.post(path_of(name, "items"), {"manifest": address, "uri_field": uri_field}))
+        return read(Pushed, self._at.post(_path(name, "items"), {"manifest": address, "uri_field": uri_field}))
 
     def query(self, name: str, budget: int, strategy: str | None = None, **parameters: Any) -> Query:
         """Ask which items to label: a job. Without a strategy the project's own."""
         body = {"budget": budget, "strategy": strategy, "parameters": parameters}
-        return read(Query, self._at.post(path_of(name, "queries"), body))
+        return read(Query, self._at.post(_path(name, "queries"), body))
 
     def queries(self, name: str) -> Iterator[Query]:
         """Queries, newest first."""
-        return self._at.rows(Query, path_of(name, "queries"))
+        return self._at.rows(Query, _path(name, "queries"))
 
     def wait_for_query(
         self, name: str, number: int, timeout_s: float = 3_600, progress: Callable[[Query], None] = lambda _query: None
     ) -> Query:
         """The query once it has ended, however it did; `progress` is told what changes meanwhile."""
-        return self._wait(Query, path_of(name, "queries", number), f"query {number}", timeout_s, progress)
+        return self._wait(Query, _path(name, "queries", number), f"query {number}", timeout_s, progress)
 
     def chosen(self, name: str, number: int) -> Iterator[Pick]:
         """What a query chose, in order."""
-        return self._at.rows(Pick, path_of(name, "queries", number, "picks"))
+        return self._at.rows(Pick, _path(name, "queries", number, "picks"))
 
     def label(self, name: str, labels: Iterable[Label]) -> Stored:
         """Keep labels, which the next query or round learns from; of many, 1,000 at a time."""
@@ -175,7 +177,7 @@ class Client:
         rest = iter(labels)
         while some := list(itertools.islice(rest, _LABELS)):
             body = {"labels": [asdict(one) for one in some]}
-            answer = read(Stored, self._at.post(path_of(name, "labels"), body))
+            answer = read(Stored, self._at.post(_path(name, "labels"), body))
             new, changed, unchanged = new + answer.new, changed + answer.changed, unchanged + answer.unchanged
         return Stored(new, changed, unchanged)
 
@@ -193,17 +195,17 @@ class Client:
 
     def ask_for_round(self, name: str) -> Round:
         """The round that will see all that was known when it was asked for; the one that waits, if one does."""
-        return read(Round, self._at.post(path_of(name, "rounds"), {}))
+        return read(Round, self._at.post(_path(name, "rounds"), {}))
 
     def wait_for_round(
         self, name: str, number: int, timeout_s: float = 3_600, progress: Callable[[Round], None] = lambda _round: None
     ) -> Round:
         """The round once it has ended, however it did; `progress` is told what changes meanwhile."""
-        return self._wait(Round, path_of(name, "rounds", number), f"round {number}", timeout_s, progress)
+        return self._wait(Round, _path(name, "rounds", number), f"round {number}", timeout_s, progress)
 
     def cancel(self, name: str, number: int) -> Round:
         """Cancel a round or a query; it ends at its next step."""
-        return read(Round, self._at.post(path_of(name, "rounds", number, "cancel"), {}))
+        return read(Round, self._at.post(_path(name, "rounds", number, "cancel"), {}))
 
     def _wait(self, kind: type[T], path: str, what: str, timeout_s: float, progress: Callable[[T], None]) -> T:
         deadline, tag, last = time.monotonic() + timeout_s, "", None
@@ -222,3 +224,8 @@ class Client:
 
 def _line(item: str | Mapping[str, Any]) -> bytes:
     return json.dumps({"uri": item} if isinstance(item, str) else item).encode() + b"\n"
+
+
+def _path(*parts: str | int) -> str:
+    """The path of a project, or of what is below it."""
+    return "/projects/" + "/".join(quote(str(part), safe="") for part in parts)

@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import httpx
 
@@ -83,8 +82,3 @@ class Connection:
         except (ValueError, KeyError, TypeError):
             detail = answer.reason_phrase
         raise ServiceRefused(url=self.url, status=answer.status_code, detail=detail)
-
-
-def path_of(*parts: str | int) -> str:
-    """The path of a project, or of what is below it."""
-    return "/projects/" + "/".join(quote(str(part), safe="") for part in parts)

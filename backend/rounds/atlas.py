@@ -22,6 +22,8 @@ from backend.errors import MapUnreadable, NextbatchError
 from backend.learning import registry
 from backend.learning.heads import Head
 from backend.learning.layout import Axes, principal_axes
+from backend.monitoring.drift import strangeness
+from backend.pool.catalog import labelled
 from backend.rounds.encoding import open_embeddings
 from backend.settings import settings
 
@@ -31,19 +33,22 @@ MOST = 200_000  # items on a map; of a larger pool those of the smallest content
 _SAMPLE = 10_000  # items that the axes are fitted to
 _AT_ONCE = 8_192
 _GROWN = 2.0  # axes stay, so that items do, until there are so many times the items that they were fitted to
-_NAMES = ("ids", "places", "classes", "doubts", "centre", "directions")
-_FORMAT = "nextbatch-map-1"
+_KNOWN = 256  # labelled items that the others are compared with: enough to place one of a hundred
+_NAMES = ("ids", "places", "classes", "doubts", "strangeness", "centre", "directions")
+_FORMAT = "nextbatch-map-2"
 
 
 @dataclass(frozen=True, eq=False)
 class Map:
     """Items ``ids`` (n,) int64, ascending; ``places`` (n, 2) float32; ``classes`` (n,) int32, where the predicted class
-    stands in `names`, -1 without a model; ``doubts`` (n,) float32, 1 less the gap of the two best probabilities."""
+    stands in `names`, -1 without a model; ``doubts`` (n,) float32, 1 less the gap of the two best probabilities;
+    ``strangeness`` (n,) float32, the share of labelled items that are more like others of them than the item is."""
 
     ids: NDArray[np.int64]
     places: NDArray[np.float32]
     classes: NDArray[np.int32]
     doubts: NDArray[np.float32]
+    strangeness: NDArray[np.float32]
     axes: Axes
     names: tuple[str, ...]
     encoder_digest: str
@@ -52,7 +57,7 @@ class Map:
 
     def save(self, path: Path) -> None:
         """Write a safetensors file in one step."""
-        arrays = {name: getattr(self, name) for name in _NAMES[:4]}
+        arrays = {name: getattr(self, name) for name in _NAMES[:5]}
         arrays |= {"centre": self.axes.centre, "directions": np.ascontiguousarray(self.axes.directions)}
         facts = {
             "names": self.names,
@@ -93,7 +98,7 @@ def refresh(project_id: int) -> None:
 
 
 def draw(project_id: int) -> Map | None:
-    """Draw and keep the map; None where nothing is encoded. About 2 CPU-seconds at 100,000 items of 1,792 numbers."""
+    """Draw and keep the map; None where nothing is encoded. About 3 CPU-seconds at 100,000 items of 1,792 numbers."""
     with reading() as session:
         project = session.get_one(Project, project_id)
         version = registry.champion(session, project_id)
@@ -103,6 +108,7 @@ def draw(project_id: int) -> Map | None:
             .order_by(Item.content_hash, Item.id)
             .limit(MOST)
         ).all()
+        trained = sorted(row.content_hash for row in labelled(session, project_id) if not row.is_holdout)
     if not rows:
         return None
     embeddings = open_embeddings(project)
@@ -119,26 +125,28 @@ def draw(project_id: int) -> Map | None:
         axes, fitted_on = principal_axes(embeddings.store.gather(stored[sample])), len(ids)
     else:
         axes, fitted_on = before.axes, before.fitted_on
+    there = embeddings.store.locate(trained)
+    known = embeddings.store.gather(there[there >= 0][:_KNOWN])  # the smallest hashes: a uniform draw
     parts = [
-        _part(embeddings.store.gather(stored[at : at + _AT_ONCE]), axes, head) for at in range(0, len(ids), _AT_ONCE)
+        _part(embeddings.store.gather(stored[at : at + _AT_ONCE]), axes, head, known)
+        for at in range(0, len(ids), _AT_ONCE)
     ]
-    places, classes, doubts = (np.concatenate(one) for one in zip(*parts, strict=True))
+    places, classes, doubts, strange = (np.concatenate(one) for one in zip(*parts, strict=True))
     names = head.classes if head is not None else ()
-    drawn = Map(ids, places, classes, doubts, axes, names, embeddings.digest, fitted_on,
+    drawn = Map(ids, places, classes, doubts, strange, axes, names, embeddings.digest, fitted_on,
                 version.name if version is not None and head is not None else "")  # fmt: skip
     drawn.save(map_path(project_id))
     return drawn
 
 
-def _part(embeddings: NDArray[Any], axes: Axes, head: Head | None) -> Sequence[NDArray[Any]]:
-    places = axes.place(embeddings)
-    if head is None:
-        return places, np.full(len(places), -1, np.int32), np.zeros(len(places), np.float32)
+def _part(embeddings: NDArray[Any], axes: Axes, head: Head | None, known: NDArray[Any]) -> Sequence[NDArray[Any]]:
+    n, places, strange = len(embeddings), axes.place(embeddings), strangeness(known, embeddings)
+    if head is None or len(head.classes) < 2:
+        return places, np.full(n, -1 if head is None else 0, np.int32), np.zeros(n, np.float32), strange
     probabilities = head.predict(embeddings)
-    if probabilities.shape[1] == 1:
-        return places, np.zeros(len(places), np.int32), np.zeros(len(places), np.float32)
     best = np.partition(probabilities, -2, axis=1)[:, -2:]
-    return places, probabilities.argmax(axis=1).astype(np.int32), (1 - (best[:, 1] - best[:, 0])).astype(np.float32)
+    doubts = (1 - (best[:, 1] - best[:, 0])).astype(np.float32)
+    return places, probabilities.argmax(axis=1).astype(np.int32), doubts, strange
 
 
 def _known(project_id: int, digest: str, items: int) -> Map | None:

@@ -3,20 +3,20 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 import strategies
-from backend.database import Annotation, Batch, Item, ModelVersion, Pick, Project, Round, reading, transaction
+from backend.database import Batch, ModelVersion, Pick, Project, Round, reading, transaction
 from backend.learning import registry
 from backend.learning.heads import Head
 from backend.pool.catalog import Candidates, Labelled, candidates, labelled
 from backend.rounds import challenge, changes, checks
+from backend.rounds.batch import Drawn, left_over, nearest_known, predictions, put_first, save_batch
 from backend.rounds.encoding import Embeddings, open_embeddings
 from backend.rounds.hand import wishes
 from backend.rounds.inputs import OF_A_MODEL, request_inputs
@@ -28,42 +28,9 @@ from backend.settings import ProjectConfig
 from strategies import Needs
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """One item for the batch, before it has a rank."""
-
-    item_id: int
-    utility: float
-    propensity: float
-    reason: str
-    is_random_slice: bool
-
-
 def round_seed(project_seed: int, number: int) -> int:
     """A seed of its own for each round: 63 bits of a hash."""
     return int.from_bytes(hashlib.sha256(f"{project_seed}:{number}".encode()).digest()[:8], "big") >> 1
-
-
-def left_over(session: Session, project_id: int) -> list[Pick]:
-    """Picks of the published batch that nobody annotated, in rank order."""
-    touched = sa.select(Annotation.item_id).where(Annotation.project_id == project_id, Annotation.deleted_at.is_(None))
-    return list(
-        session.scalars(
-            sa.select(Pick)
-            .join(Batch, Batch.id == Pick.batch_id)
-            .join(Item, Item.id == Pick.item_id)
-            .where(Batch.project_id == project_id, Batch.state == "published")
-            .where(Item.state == "encoded", Pick.item_id.not_in(touched))
-            .order_by(Batch.number.desc(), Pick.rank)
-        )
-    )
-
-
-def put_first(kept: Sequence[Pick], first: Mapping[int, str]) -> list[Pick]:
-    """The picks with `first` in front, in that order; those that were in no batch yet come in for the reason given."""
-    known = {pick.item_id: pick for pick in kept}
-    front = [known.get(id_) or Pick(item_id=id_, reason=why, is_random_slice=False) for id_, why in first.items()]
-    return front + [pick for id_, pick in known.items() if id_ not in first]
 
 
 def draw(
@@ -182,14 +149,14 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
 
     place = {int(id_): row for row, id_ in enumerate(pool.ids)}
     shown = [new.item_id for new in drawn] + [pick.item_id for pick in kept if pick.item_id in place]
-    answers = predictions(head, inputs["embeddings"][[place[id_] for id_ in shown]])
-    predicted = dict(zip(shown, answers, strict=True))
+    rows = inputs["embeddings"][[place[id_] for id_ in shown]]
+    predicted = dict(zip(shown, predictions(head, rows), strict=True))
+    like_known = nearest_known(embeddings, train, shown, rows)
     for pick in kept:
         predicted.setdefault(pick.item_id, pick.prediction)
     with transaction() as session:
-        batch = save_batch(session, project, round_, version, kept, drawn, predicted, selection)
+        batch = save_batch(session, project, round_, version, kept, drawn, predicted, selection, like_known)
         if version is not None:
-            rows = inputs["embeddings"][[place[id_] for id_ in shown]]
             challenge.note_answers(session, project, batch, version, shown, rows, predictions)
         return _report(session, batch)
 
@@ -224,7 +191,7 @@ def _choose_checks(
         kept = [pick for pick in left_over(session, project.id) if pick.is_random_slice]
         predicted = {pick.item_id: pick.prediction for pick in kept}
         predicted |= dict(zip([row.item_id for row, _ in found], answers, strict=True))
-        batch = save_batch(session, project, round_, version, kept, drawn, predicted, None)
+        batch = save_batch(session, project, round_, version, kept, drawn, predicted, None, {})
         batch.strategy, batch.policy = checks.STRATEGY, f"As asked: {len(found)} labels that the model contradicts."
         return _report(session, batch)
 
@@ -232,84 +199,3 @@ def _choose_checks(
 def _report(session: Session, batch: Batch) -> dict[str, Any]:
     size = session.scalar(sa.select(sa.func.count()).select_from(Pick).where(Pick.batch_id == batch.id))
     return {"batch": batch.version, "size": size, "strategy": batch.strategy, "policy": batch.policy}
-
-
-def predictions(head: Head | None, embeddings: NDArray[Any]) -> list[dict[str, Any] | None]:
-    """What the head says of each row, to show to people: its label and the probabilities of its five best."""
-    if head is None:
-        return [None] * len(embeddings)
-    answers: list[dict[str, Any] | None] = []
-    for row in head.predict(embeddings):
-        best = np.argsort(-row, kind="stable")[:5]
-        answers.append(
-            {
-                "label": head.classes[best[0]],
-                "probabilities": {head.classes[k]: round(float(row[k]), 4) for k in best},
-            }
-        )
-    return answers
-
-
-def save_batch(
-    session: Session,
-    project: Project,
-    round_: Round,
-    version: ModelVersion | None,
-    kept: Sequence[Pick],
-    drawn: Sequence[Drawn],
-    predicted: Mapping[int, dict[str, Any] | None],
-    selection: strategies.Selection | None,
-) -> Batch:
-    """Write the batch, its picks and the holdout's new members in one transaction."""
-    latest = session.scalar(sa.select(sa.func.max(Batch.number)).where(Batch.project_id == project.id))
-    number = (latest or 0) + 1
-    diagnostics = dict(selection.diagnostics) if selection is not None else {}
-    batch = Batch(
-        project_id=project.id,
-        round_id=round_.id,
-        number=number,
-        version=f"{version.name if version else 'v0'}+b{number}",
-        model_version_id=version.id if version else None,
-        strategy=str(diagnostics.get("chosen") or diagnostics.get("strategy") or project.settings.strategy.name),
-        policy=str(diagnostics.get("policy", "")),
-        state="answered" if round_.query else "selected",
-    )
-    session.add(batch)
-    session.flush()
-    for rank, pick in enumerate(kept):
-        session.add(
-            Pick(
-                batch_id=batch.id,
-                rank=rank,
-                item_id=pick.item_id,
-                utility=pick.utility,
-                propensity=pick.propensity,
-                reason=pick.reason,
-                is_random_slice=pick.is_random_slice,
-                is_kept=pick.batch_id is not None,
-                prediction=predicted.get(pick.item_id),
-            )
-        )
-    for rank, new in enumerate(drawn, start=len(kept)):
-        session.add(
-            Pick(
-                batch_id=batch.id,
-                rank=rank,
-                item_id=new.item_id,
-                utility=_finite(new.utility),
-                propensity=_finite(new.propensity),
-                reason=new.reason,
-                is_random_slice=new.is_random_slice,
-                prediction=predicted.get(new.item_id),
-            )
-        )
-    session.execute(
-        sa.update(Item)
-        .where(Item.id.in_([new.item_id for new in drawn if new.is_random_slice]))
-        .values(is_holdout=True)
-    )
-    return batch
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -17,13 +17,16 @@ from backend.learning.heads import Head
 from backend.learning.loans import save_loan
 from backend.learning.snapshots import Row, Snapshot
 from backend.pool.catalog import Labelled, candidates, labelled
+from backend.rounds.advice import keep_advice
 from backend.rounds.changes import awaits
 from backend.rounds.choose import round_seed
 from backend.rounds.comparison import FEWEST_TO_COMPARE
 from backend.rounds.encoding import Embeddings, open_embeddings
-from backend.rounds.graph import as_keys, open_graph, reader
+from backend.rounds.graph import NODES, as_keys, open_graph, reader
 from backend.rounds.validate import validate
 from backend.studio.labels import LabelTask, config_hash
+
+_GROWN = 1.5  # a query fits anew, without new labels, where the pool around them has grown so much
 
 
 def learn(project_id: int, number: int) -> dict[str, Any]:
@@ -48,6 +51,9 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
     holdout = [row for row in known if row.is_holdout]
     if len({row.label for row in train}) < 2:
         return {"labels": len(train), "holdout": len(holdout), "version": None}
+    snapshot = _snapshot(project, known)
+    if round_.query and (equal := _learned(project, snapshot, embeddings, len(pool.hashes) + len(train))) is not None:
+        return _report(equal)
 
     seed = round_seed(project.settings.seed, number)
     x, y = _arrays(embeddings, train, classes)
@@ -55,7 +61,6 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
     fit = training.fit(x, y, classes, pool=lent, seed=seed)
     before = registry.load_head(parent) if parent is not None and parent.encoder_digest == embeddings.digest else None
     measured, is_worse = _evaluate(embeddings, fit, train, holdout, classes, before, parent)
-    snapshot = _snapshot(project, known)
     snapshot.write(registry.snapshots())
     origin = registry.Lineage(
         encoder_digest=embeddings.digest,
@@ -84,7 +89,19 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
             registry.refuse(session, version, f"round {number}")
         elif parent is None or not awaits(session, project_id, parent):
             registry.promote(session, version, f"round {number}")
-        return _report(version)
+        report = _report(version)
+    keep_advice(project, version)
+    return report
+
+
+def _learned(project: Project, snapshot: Snapshot, embeddings: Embeddings, items: int) -> ModelVersion | None:
+    """The version that these labels made already: another fit would equal it, unless it learned from a smaller pool."""
+    with reading() as session:
+        same = (ModelVersion.snapshot == snapshot.digest, ModelVersion.encoder_digest == embeddings.digest)
+        mine = sa.select(ModelVersion).where(ModelVersion.project_id == project.id, ModelVersion.state != "deleted")
+        found = session.scalar(mine.where(*same).order_by(ModelVersion.number.desc()).limit(1))
+    nodes = 0 if found is None else int(found.lineage.get("graph_nodes", 0))
+    return None if nodes and min(items, NODES) > _GROWN * nodes else found
 
 
 def _pool(

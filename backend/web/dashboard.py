@@ -8,10 +8,10 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 from backend.database import Project, project_named, reading
 from backend.errors import NextbatchError, UnknownProject
 from backend.learning import registry
-from backend.web import charts, configuring, deeds, sessions, thumbnails, words
+from backend.web import charts, configuring, deeds, reference, sessions, thumbnails, words
 from backend.web.api import refuse_impossible_names
 from backend.web.formats import FILTERS
-from backend.web.openapi import LARGEST
+from backend.web.openapi import LARGEST, document
 from backend.web.views.atlas import map_view, points
 from backend.web.views.batches import find_batch, published_batch
 from backend.web.views.comparison import side_by_side
@@ -52,6 +52,8 @@ def blueprint() -> Blueprint:
     pages.add_url_rule("/projects/<name>/models", view_func=model_list)
     pages.add_url_rule("/projects/<name>/models/compare", view_func=compare)
     pages.add_url_rule("/projects/<name>/health", view_func=health_page)
+    pages.add_url_rule("/api", view_func=api_page)
+    pages.add_url_rule("/api/openapi.json", "openapi", document)
     pages.add_url_rule("/login", view_func=sessions.login)
     pages.add_url_rule("/login", view_func=sessions.log_in, methods=["POST"])
     pages.add_url_rule("/logout", view_func=sessions.log_out, methods=["POST"])
@@ -149,6 +151,11 @@ def health_page(name: str) -> str:
         project = project_named(session, name)
         page = alerts(session, project, _ALERTS, _argument("from"))
         return _page("health.html", project, health=health(session, project), page=page, work=work(session, project))
+
+
+def api_page() -> str:
+    """What programs may ask."""
+    return render_template("api.html", operations=reference.operations(), kinds=reference.kinds())
 
 
 def thumbnail(name: str, item_id: int) -> Response:

@@ -15,6 +15,7 @@ from backend.monitoring.drift import (
     compare_embeddings,
     discoveries,
     population_stability,
+    strangeness,
 )
 
 DIMS = 96
@@ -129,3 +130,18 @@ def test_discoveries_are_scipys(p: list[float], rate: float) -> None:
     oracle = (false_discovery_control(p) <= rate).tolist() if p else []
 
     assert discoveries(p, rate) == oracle
+
+
+def test_a_rows_strangeness_is_the_share_of_the_sample_that_lies_nearer_to_the_rest() -> None:
+    random = np.random.default_rng(4)
+    sample, rows = random.normal(size=(30, 6)), random.normal(size=(12, 6)) * np.linspace(0, 3, 12)[:, None]
+    own = [min(np.linalg.norm(a - b) for n, b in enumerate(sample) if n != m) for m, a in enumerate(sample)]
+    gaps = [min(np.linalg.norm(row - one) for one in sample) for row in rows]
+
+    found = strangeness((sample + 100).astype(np.float16), (rows + 100).astype(np.float32))
+    exact = strangeness(sample, rows)
+
+    assert exact == pytest.approx([np.mean([mine < gap for mine in own]) for gap in gaps])
+    assert np.abs(found - exact).max() < 0.3  # halves around 100 have three digits
+    assert exact[-1] == 1
+    assert strangeness(sample[:5], rows).tolist() == [0] * 12

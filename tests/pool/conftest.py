@@ -1,4 +1,4 @@
-"""Fixtures of the pool's tests: real servers on loopback that answer as they are told, and a real S3."""
+"""Fixtures of the pool's tests: real servers on loopback that answer as they are told."""
 
 import asyncio
 import hashlib
@@ -15,7 +15,6 @@ from yarl import URL
 from backend.database import Item, Project, reading, transaction
 from backend.pool import catalog
 from backend.pool.sources import Blob, SourceConfig, Sources, open_buckets
-from tests.services import seaweed
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -72,22 +71,6 @@ def web_servers() -> Iterator[Web]:
     loop.call_soon_threadsafe(loop.stop)
     thread.join(10)
     loop.close()
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[seaweed.S3Server]:
-    with seaweed.running() as server:
-        yield server
-
-
-@pytest.fixture
-def s3(s3_server: seaweed.S3Server, monkeypatch: pytest.MonkeyPatch) -> seaweed.S3Server:
-    """The S3 server, with its keys in the environment."""
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
-    return s3_server
 
 
 def fetch(config: SourceConfig, uri: str | URL, resolver: AbstractResolver | None = None) -> Blob:

@@ -13,6 +13,7 @@ from backend.database import (
     Batch,
     Event,
     Item,
+    ModelAdvice,
     ModelVersion,
     Pick,
     Project,
@@ -100,6 +101,7 @@ def test_from_addresses_to_a_selection_to_labels_to_a_better_one(root: Path) -> 
         there = session.get_one(Project, project.id)
         stored = store(session, there, [Given(known[uri], uri=uri, annotator="ann") for uri, _ in cold])
     second, warm = answered(project, Query(5, "margin"))
+    third, again = answered(project, Query(5, "margin"))
 
     assert (pushed.added, pushed.known, pushed.refused) == (COUNT, 0, 0)
     assert stored == Stored(12, 0, 0)
@@ -110,12 +112,17 @@ def test_from_addresses_to_a_selection_to_labels_to_a_better_one(root: Path) -> 
     utilities = [pick.utility for _, pick in warm]
     assert utilities == sorted(utilities, reverse=True)
     assert all(pick.prediction for _, pick in warm)
+    assert {pick.nearest_id for _, pick in warm} <= {pick.item_id for _, pick in cold}
+    assert third.report["version"] == second.report["version"] == "v1"  # nothing new to learn
+    assert [uri for uri, _ in again] == [uri for uri, _ in warm]
     with reading() as session:
         (version,) = session.scalars(sa.select(ModelVersion))
+        (advice,) = session.get_one(ModelAdvice, version.id).signals
         states = set(session.scalars(sa.select(Batch.state)))
         held_out = session.scalars(sa.select(Item).where(Item.is_holdout)).all()
         there = session.get_one(Project, project.id)
     assert version.lineage["labels"] == 12
+    assert advice["says_stop"] is None
     assert states == {"answered"}
     assert held_out == []
     assert set(LabelTask.parse(there.label_config).choices) == {known[uri] for uri, _ in cold}

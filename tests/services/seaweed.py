@@ -1,4 +1,4 @@
-"""A real S3 server of our own: SeaweedFS in a temporary folder, on loopback, gone with the tests."""
+"""A real S3 server of our own, once a session: SeaweedFS in a temporary folder, on loopback, gone with the tests."""
 
 import json
 import shutil
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -53,6 +54,22 @@ class S3Server:
             aws_secret_access_key=self.secret_key,
             config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=10),
         )
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The S3 server, with its keys in the environment."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return s3_server
 
 
 @contextmanager

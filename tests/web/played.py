@@ -39,6 +39,7 @@ SIGNED_URI = "https://user:hunter2@store.example/lake.jpg?X-Amz-Signature=deadbe
 VERSIONS = 6
 BATCH = 12
 HOLDOUT = 150
+NEAREST = 301  # the place of the labelled item that the first pick of a batch is most like
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,7 @@ def _round(
                 utility=None if rank % 5 == 0 else 1 - first,
                 propensity=0.01 if rank % 5 == 0 else None,
                 is_random_slice=rank % 5 == 0,
+                nearest_id=items[NEAREST + rank].id if number > 1 else None,
                 reason="drawn uniformly at random, to measure the model"
                 if rank % 5 == 0
                 else HOSTILE
@@ -188,18 +190,18 @@ def _trouble(session: Session, project: Project, items: list[Item], hostile: boo
     session.merge(Worker(executor_id="played-0", host="played", pid=4_711, seen_at=now() + dt.timedelta(days=1)))
 
 
-def with_answers(played: Played) -> None:
+def with_answers(played: Played, classes: tuple[str, ...] = ("cat", "dog")) -> None:
     """Give the played versions heads, and the encoded items embeddings: they differ now and then."""
     random = np.random.default_rng(7)
-    centre = random.normal(size=(12, 2)).astype(np.float32)
+    centre = random.normal(size=(12, len(classes))).astype(np.float32)
     with transaction() as session:
         hashes = [item.content_hash or "" for item in session.scalars(
             sa.select(Item).where(Item.project_id == played.project_id, Item.state == "encoded")
         )]  # fmt: skip
         for version in session.scalars(sa.select(ModelVersion).where(ModelVersion.project_id == played.project_id)):
             weights = centre + 0.3 * random.normal(size=centre.shape).astype(np.float32)
-            flat = np.zeros(12, np.float32), np.ones(12, np.float32), weights, np.zeros(2, np.float32)
-            head = Head(("cat", "dog"), *flat, temperature=1.0)
+            flat = np.zeros(12, np.float32), np.ones(12, np.float32), weights, np.zeros(len(classes), np.float32)
+            head = Head(classes, *flat, temperature=1.0)
             save_head(head)
             version.head_digest, version.encoder_digest = head.digest, f"{played.project_id:064x}"
     store = VectorStore(settings().home / "vectors", f"{played.project_id:064x}", 12)
@@ -207,7 +209,7 @@ def with_answers(played: Played) -> None:
     store.close()
 
 
-def with_map(played: Played) -> Map:
+def with_map(played: Played, classes: tuple[str, ...] = ("dog", "cat")) -> Map:
     """Draw a map of the encoded items: three clouds."""
     random = np.random.default_rng(3)
     with transaction() as session:
@@ -219,10 +221,11 @@ def with_map(played: Played) -> Map:
     drawn = Map(
         ids,
         places.astype(np.float32),
-        (ids % 2).astype(np.int32),
+        (ids % len(classes)).astype(np.int32),
         random.random(len(ids)).astype(np.float32),
+        (ids % 3 / 2).astype(np.float32),
         Axes(np.zeros(12, np.float32), np.zeros((12, 2), np.float32)),
-        ("dog", "cat"),
+        classes,
         "e" * 64,
         len(ids),
         "v6",

@@ -22,7 +22,7 @@ from backend.database import (
     transaction,
 )
 from backend.rounds import hand
-from backend.rounds.choose import left_over, put_first
+from backend.rounds.batch import left_over, put_first
 from backend.rounds.comparison import answers
 from backend.rounds.queue import prepare_database
 from backend.settings import settings

@@ -30,11 +30,13 @@ def test_the_bytes_hold_every_item_with_its_place_class_round_and_state(played: 
     again = client.get(f"/projects/{played.name}/map/points", headers={"If-None-Match": answer.headers["ETag"]})
 
     n = len(drawn.ids)
-    assert len(answer.data) == 8 + 14 * n
-    assert answer.data[:4] + answer.data[4:8] == b"NBM1" + n.to_bytes(4, "little")
+    assert len(answer.data) == 8 + 15 * n
+    assert answer.data[:4] + answer.data[4:8] == b"NBM2" + n.to_bytes(4, "little")
     x, y = (np.frombuffer(answer.data, "<i2", n, 8 + at * n).astype(float) for at in (4, 6))
     classes, rounds = (np.frombuffer(answer.data, "<u2", n, 8 + at * n) for at in (8, 10))
     states = [STATES[one] for one in np.frombuffer(answer.data, "u1", n, 8 + 13 * n)]
+    strange = np.frombuffer(answer.data, "u1", n, 8 + 14 * n)
+    assert strange == pytest.approx(255 * drawn.strangeness, abs=0.5)
     assert np.frombuffer(answer.data, "<u4", n, 8).tolist() == drawn.ids.tolist()
     assert np.corrcoef(x, drawn.places[:, 0])[0, 1] == pytest.approx(1, abs=1e-6)
     assert np.corrcoef(y, drawn.places[:, 1])[0, 1] == pytest.approx(1, abs=1e-6)

@@ -15,11 +15,8 @@ from backend.processes import wait_until
 from backend.studio.client import Studio
 from backend.studio.labels import image_config
 from backend.studio.server import LabelStudioServer
-from tests.services.label_studio import python_env, server, studio
 from tests.web.champion import Champion, crown
 from tests.web.conftest import Web, rounds, serving, stored
-
-__all__ = ["python_env", "server", "studio"]  # the studio room's Label Studio
 
 CONFIG = image_config(["cat", "dog"])
 USER, PASSWORD = "studio", "a password"

@@ -70,13 +70,13 @@ async function start() {
       names.slice(0, 40).forEach((name, at) => key.push([name, tones[at]]));
       if (names.length > 40) key.push([`and ${names.length - 40} more`, none]);
     } else {
-      const values = by === "doubt" ? points.doubt : points.round;
-      const none = packed(css("--new"));
-      const last = by === "doubt" ? 255 : values.reduce((a, b) => Math.max(a, b), 1);
+      const values = points[by], none = packed(css("--new"));
+      const last = by === "round" ? values.reduce((a, b) => Math.max(a, b), 1) : 255;
       const ramp = Array.from({ length: 64 }, (_, at) => hue(230 - 3.2 * at, 75, (is_dark() ? 70 : 40) - 0.1 * at));
       for (let i = 0; i < points.n; i++)
         of[i] = by === "round" && !values[i] ? none : ramp[Math.min(63, Math.floor((63 * values[i]) / last))];
       if (by === "doubt") key.push(["sure", ramp[0]], ["torn between two classes", ramp[63]]);
+      else if (by === "strange") key.push(["like what is labelled", ramp[0]], ["unlike it", ramp[63]]);
       else key.push(["in no batch", none], ["first rounds", ramp[0]], [`round ${last}`, ramp[63]]);
     }
     colours = { of, ink: packed(css("--ink")), back: packed(css("--card")) };
@@ -124,7 +124,8 @@ async function start() {
     const states = [...field("show").options].slice(1).map((one) => one.text), picture = new Image(96, 96);
     const text = `Item ${points.id[best]}: ${states[points.state[best]]}`
       + (points.klass[best] < names.length ? `, ${names[points.klass[best]]}` : "")
-      + `, uncertainty ${(points.doubt[best] / 2.55).toFixed(0)} %. `;
+      + `, uncertainty ${(points.doubt[best] / 2.55).toFixed(0)} %`
+      + `, drift ${(points.strange[best] / 2.55).toFixed(0)} %. `;
     picture.alt = "";
     picture.onerror = () => picture.remove();
     if ("pictured" in canvas.dataset) picture.src = canvas.dataset.points.replace("/map/points", `/items/${points.id[best]}/thumbnail`);
@@ -196,6 +197,7 @@ function unpack(buffer) {
     n, id: new Uint32Array(buffer, 8, n), x: new Int16Array(buffer, at(4), n), y: new Int16Array(buffer, at(6), n),
     klass: new Uint16Array(buffer, at(8), n), round: new Uint16Array(buffer, at(10), n),
     doubt: new Uint8Array(buffer, at(12), n), state: new Uint8Array(buffer, at(13), n),
+    strange: new Uint8Array(buffer, at(14), n),
   };
   points.byState = Array.from({ length: n }, (_, i) => i).sort((a, b) => points.state[a] - points.state[b]);
   return points;

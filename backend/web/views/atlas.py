@@ -13,7 +13,7 @@ from backend.errors import MapUnreadable
 from backend.rounds.atlas import Map, map_path
 
 STATES = ("pool", "batch", "labelled", "holdout", "first", "never")
-MAGIC = b"NBM1"
+MAGIC = b"NBM2"
 _NONE = 65_535  # no class
 
 
@@ -38,9 +38,10 @@ def map_view(session: Session, project: Project) -> MapView | None:
 
 
 def points(session: Session, project: Project) -> bytes | None:
-    """The map's points, little-endian: `NBM1`, n as uint32, then n each of id uint32; x and y int16, from -32,767 to
+    """The map's points, little-endian: `NBM2`, n as uint32, then n each of id uint32; x and y int16, from -32,767 to
     32,767 over the wider side; class uint16 (65,535: none) among the page's names, people's before the model's; round
-    uint16, the first batch that had it (0: none); doubt uint8, 255 the least sure; state uint8. 14 n + 8 bytes."""
+    uint16, the first batch that had it (0: none); doubt uint8, 255 the least sure; state uint8; strangeness uint8, 255
+    the least like what is labelled. 15 n + 8 bytes."""
     drawn = _drawn(project)
     if drawn is None:
         return None
@@ -58,6 +59,7 @@ def points(session: Session, project: Project) -> bytes | None:
         _rounds(session, project, drawn).astype("<u2").tobytes(),
         (drawn.doubts.clip(0, 1) * 255).round().astype("u1").tobytes(),
         states.astype("u1").tobytes(),
+        (drawn.strangeness.clip(0, 1) * 255).round().astype("u1").tobytes(),
     )
     return b"".join(parts)
 

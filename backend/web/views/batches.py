@@ -29,6 +29,15 @@ class BatchLine:
 
 
 @dataclass(frozen=True)
+class Nearest:
+    """The labelled item that a pick is most like, to compare it with; `label` is what people say of it now."""
+
+    item_id: int
+    name: str
+    label: str | None
+
+
+@dataclass(frozen=True)
 class PickView:
     """One item of a batch. `probabilities` are those of the likeliest classes, falling; `name` has no secrets."""
 
@@ -44,6 +53,7 @@ class PickView:
     is_holdout_slice: bool
     is_kept: bool
     label: str | None
+    nearest: Nearest | None
     task_id: int | None
     task_url: str | None
 
@@ -87,14 +97,27 @@ def find_batch(
         .limit(limit + 1)
     ).all()
     labels = labels_of(session, [pick.item_id for pick, _, _ in rows])
+    like = _nearest(session, project, [pick.nearest_id for pick, _, _ in rows if pick.nearest_id is not None])
     is_inline = holds_texts(project)
     picks = [
         _pick(
-            project, is_inline, pick, uri if is_whole else listed_uri(uri, is_inline), task_id, labels.get(pick.item_id)
+            project,
+            is_inline,
+            pick,
+            uri if is_whole else listed_uri(uri, is_inline),
+            task_id,
+            labels.get(pick.item_id),
+            like.get(pick.nearest_id or 0),
         )
         for pick, uri, task_id in rows
     ]
     return BatchView(_lines(session, [batch])[0], cut(picks, limit, lambda one: one.rank))
+
+
+def _nearest(session: Session, project: Project, item_ids: list[int]) -> dict[int, Nearest]:
+    labels, is_inline = labels_of(session, item_ids), holds_texts(project)
+    rows = session.execute(sa.select(Item.id, Item.uri).where(Item.id.in_(item_ids)))
+    return {id_: Nearest(id_, item_name(uri, is_inline), labels.get(id_)) for id_, uri in rows}
 
 
 def labels_of(session: Session, item_ids: list[int]) -> dict[int, str]:
@@ -139,7 +162,15 @@ def _lines(session: Session, rows: Sequence[Batch]) -> list[BatchLine]:
     ]
 
 
-def _pick(project: Project, is_inline: bool, pick: Pick, uri: str, task_id: int | None, label: str | None) -> PickView:
+def _pick(
+    project: Project,
+    is_inline: bool,
+    pick: Pick,
+    uri: str,
+    task_id: int | None,
+    label: str | None,
+    nearest: Nearest | None,
+) -> PickView:
     said = pick.prediction or {}
     return PickView(
         rank=pick.rank,
@@ -154,6 +185,7 @@ def _pick(project: Project, is_inline: bool, pick: Pick, uri: str, task_id: int 
         is_holdout_slice=pick.is_random_slice,
         is_kept=pick.is_kept,
         label=label,
+        nearest=nearest,
         task_id=task_id,
         task_url=None if task_id is None else studio_link(project, task_id),
     )

@@ -1,19 +1,16 @@
 """Model versions, the learning curve that they draw, and what it says of stopping."""
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from backend.database import ModelVersion, Project
+from backend.rounds.advice import MOST_POINTS, Advice, advice
 from backend.web.views.page import Page, cut
-from strategies.stopping import plateau
-
-MOST_POINTS = 500
 
 
 @dataclass(frozen=True)
@@ -57,15 +54,6 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
-class Advice:
-    """One stopping criterion: whether it would stop (None: it cannot tell yet), and why."""
-
-    criterion: str
-    says_stop: bool | None
-    says: str
-
-
-@dataclass(frozen=True)
 class Curve:
     """The learning curve, by version, and the advice read from its holdout points."""
 
@@ -101,7 +89,7 @@ def curve(session: Session, project: Project) -> Curve:
         for number, state, metrics, lineage in reversed(rows)
         if (measure := measure_of(metrics)) is not None
     ]
-    return Curve(points, _advice(points, project.settings.batch.size))
+    return Curve(points, advice(session, project))
 
 
 def measure_of(metrics: Mapping[str, Any]) -> Measure | None:
@@ -119,29 +107,6 @@ def measure_of(metrics: Mapping[str, Any]) -> Measure | None:
         log_loss=metrics.get("log_loss"),
         calibration_error=metrics.get("calibration_error"),
     )
-
-
-def _advice(points: Sequence[CurvePoint], batch: int) -> list[Advice]:
-    """From holdout points of rising labels only: an accuracy on labels that a strategy chose forecasts nothing."""
-    rising: dict[int, CurvePoint] = {
-        point.labels: point for point in points if point.measure.source == "holdout" and point.labels > 0
-    }
-    kept = [rising[labels] for labels in sorted(rising)]
-    return [
-        _plateau(
-            tuple(point.labels for point in kept),
-            tuple(point.measure.accuracy for point in kept),
-            kept[-1].measure.labels if kept else 0,
-            batch,
-        )
-    ]
-
-
-@lru_cache(maxsize=64)
-def _plateau(labels: tuple[int, ...], accuracies: tuple[float, ...], measured_on: int, batch: int) -> Advice:
-    """Kept, for at 50 versions it takes half a second, and nothing changes before the next version."""
-    signal = plateau(labels, accuracies, measured_on, batch)
-    return Advice(signal.criterion, None if signal.says_stop is None else bool(signal.says_stop), signal.says)
 
 
 def view(row: ModelVersion, parents: Mapping[int, int] | None = None) -> ModelView:
