@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import structlog
 
+from backend.connections import answers
 from backend.processes import free_port, spawn, stop, wait_until
 from backend.rounds.queue import prepare_database
 from backend.scoring import serving
@@ -128,10 +128,7 @@ class Supervisor:
         return self.triton.url
 
     def _answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/health", timeout=1).is_success
-        except httpx.HTTPError:
-            return False
+        return answers(f"{self.url}/health")
 
     def _log(self, name: str) -> Path:
         return self.logs / f"{name}.log"

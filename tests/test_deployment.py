@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 import botocore.credentials
 import compose
-import httpx
 import numpy as np
 import pytest
 import typer.main
@@ -21,6 +20,7 @@ from sqlalchemy.engine import make_url
 
 from backend import environments
 from backend.cli import app
+from backend.connections import answers
 from backend.learning import encoders
 from backend.learning.encoders import EncoderSpec
 from backend.processes import free_port, wait_until
@@ -215,13 +215,6 @@ class _Composed(EmbeddedTriton):
         here = ["--grpc-address=127.0.0.1", "--http-address=127.0.0.1", f"--backend-directory={backends}"]
         binary, *_ = super()._command(site, backends)
         return [binary, *(f"--{name}={value}" for name, value in flags.items()), *here]
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).is_success
-    except httpx.HTTPError:
-        return False
 
 
 def test_triton_by_the_files_command_serves_the_exported_repository_to_the_client_as_it_is(

@@ -23,6 +23,7 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image
 
+from backend.connections import answers
 from backend.database import Batch, Item, Pick, Project, Round, Worker, engine, now, transaction
 from backend.doctor import Finding, examine
 from backend.pool.catalog import NewItem, add_items, item_key
@@ -67,17 +68,11 @@ class Live:
         wanted = {name: value for name, value in (os.environ | environment).items() if value}
         command = [sys.executable, "-m", "backend.cli", "web", "--port", str(self.port)]
         self.web = spawn(command, self.home / "web.log", wanted)
-        assert wait_until(self.answers, timeout_s=40), (self.home / "web.log").read_text()
+        assert wait_until(lambda: answers(f"{self.url}/health"), timeout_s=40), (self.home / "web.log").read_text()
 
     def stop(self) -> None:
         if self.web is not None:
             stop(self.web)
-
-    def answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/health", timeout=2, trust_env=False).is_success
-        except httpx.TransportError:
-            return False
 
     def hooks(self) -> list[int]:
         return [int(one["id"]) for one in connect.webhooks(self.studio, self.studio_id)]

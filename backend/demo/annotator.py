@@ -7,6 +7,8 @@ from typing import Any
 
 import httpx
 
+from backend.connections import certificates
+
 TRANSIENT_STATUS = frozenset({500, 502, 503, 504})
 
 
@@ -23,7 +25,9 @@ class Annotator:
 
     def __init__(self, url: str, token: str, project_id: int) -> None:
         self.project_id = project_id
-        self._http = httpx.Client(base_url=url, headers={"Authorization": f"Token {token}"}, timeout=30)
+        self._http = httpx.Client(
+            base_url=url, headers={"Authorization": f"Token {token}"}, timeout=30, verify=certificates()
+        )
 
     def draw(self) -> Drawn | None:
         """The task that Label Studio puts in front of this person; None when it has no more."""

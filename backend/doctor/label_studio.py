@@ -6,6 +6,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
+from backend.connections import certificates
 from backend.database import now
 from backend.doctor.finding import Finding, fault, ok, skipped, told
 from backend.doctor.site import Site
@@ -25,7 +26,7 @@ def answers(site: Site) -> Iterator[Finding]:
         return
     correct = "Start it, or correct LABEL_STUDIO_URL."
     try:
-        answer = httpx.get(f"{studio.url}/api/version", timeout=TIMEOUT_S, trust_env=False)
+        answer = httpx.get(f"{studio.url}/api/version", timeout=TIMEOUT_S, trust_env=False, verify=certificates())
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         yield fault(f"{studio.url} does not answer: {told(error)}", _WHY, correct)
         return
@@ -50,7 +51,7 @@ def clock(site: Site) -> Iterator[Finding]:
     """The Date header has whole seconds, and is cut, not rounded."""
     try:
         began = now()
-        answer = httpx.get(f"{site.studio.url}/health", timeout=TIMEOUT_S, trust_env=False)
+        answer = httpx.get(f"{site.studio.url}/health", timeout=TIMEOUT_S, trust_env=False, verify=certificates())
         ours = began + (now() - began) / 2
         theirs = parsedate_to_datetime(answer.headers["Date"]) + dt.timedelta(seconds=0.5)
     except (MissingSetting, httpx.HTTPError, httpx.InvalidURL, KeyError, ValueError) as error:

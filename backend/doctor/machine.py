@@ -12,6 +12,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from backend import migrations
+from backend.connections import certificates
 from backend.database import Worker, engine, now, reading
 from backend.doctor.finding import Finding, fault, note, ok, told
 from backend.doctor.site import Site
@@ -117,7 +118,7 @@ def web(site: Site) -> Iterator[Finding]:
         "Run: nextbatch serve, or correct NEXTBATCH_URL. (Where only Label Studio can reach it, see its check below.)"
     )
     try:
-        answer = httpx.get(f"{url}/health", auth=site.login, timeout=TIMEOUT_S, trust_env=False)
+        answer = httpx.get(f"{url}/health", auth=site.login, timeout=TIMEOUT_S, trust_env=False, verify=certificates())
         status = answer.json().get("status") if answer.is_success else None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         yield fault(f"{url} does not answer: {told(error)}", why, start)
@@ -144,10 +145,11 @@ def webhook_secret(site: Site) -> Iterator[Finding]:
         yield note("webhooks have no secret", "Whoever reaches web can make it start rounds.", mend)
         return
     same = "Start web and this command with the same NEXTBATCH_WEBHOOK_SECRET."
-    bare, ours = (
-        httpx.post(f"{site.url}/webhook", json={}, headers=headers, timeout=TIMEOUT_S, trust_env=False).status_code
-        for headers in ({}, {SECRET_HEADER: site.secret})
-    )
+    with httpx.Client(timeout=TIMEOUT_S, trust_env=False, verify=certificates()) as client:
+        bare, ours = (
+            client.post(f"{site.url}/webhook", json={}, headers=headers).status_code
+            for headers in ({}, {SECRET_HEADER: site.secret})
+        )
     if ours == httpx.codes.UNAUTHORIZED:
         yield fault("web refuses our secret", "Every event is refused, so no label starts a round.", same)
     elif bare != httpx.codes.UNAUTHORIZED:

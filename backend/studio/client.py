@@ -12,6 +12,7 @@ from typing import Any, Self
 import httpx
 import tenacity
 
+from backend.connections import certificates
 from backend.errors import (
     BadToken,
     LabelStudioRefused,
@@ -56,7 +57,9 @@ class Studio:
         self._access: str | None = None
         self._lock = threading.Lock()
         # Label Studio is an address of the user's own: proxies of the environment are not asked.
-        self._http = httpx.Client(base_url=self.url, timeout=httpx.Timeout(timeout_s, connect=5.0), trust_env=False)
+        self._http = httpx.Client(
+            base_url=self.url, timeout=httpx.Timeout(timeout_s, connect=5.0), trust_env=False, verify=certificates()
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -15,8 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
-
+from backend.connections import answers
 from backend.errors import LabelStudioDied, LabelStudioMissing, LabelStudioNotReady
 from backend.processes import spawn, stop
 from backend.settings import settings
@@ -178,11 +177,8 @@ class LabelStudioServer:
         while time.monotonic() < deadline:
             if self._process is None or (code := self._process.poll()) is not None:
                 raise LabelStudioDied(code=None if self._process is None else code, tail=self.tail())
-            try:
-                if httpx.get(f"{self.url}/health", timeout=2.0, trust_env=False).is_success:
-                    return
-            except httpx.TransportError:
-                pass
+            if answers(f"{self.url}/health", timeout_s=2.0):
+                return
             time.sleep(0.1)
         raise LabelStudioNotReady(url=self.url, timeout_s=timeout_s, tail=self.tail())
 

@@ -11,6 +11,7 @@ import httpx
 import sqlalchemy as sa
 from flask import Response, jsonify
 
+from backend.connections import certificates
 from backend.database import Project, Worker, now, reading
 from backend.errors import NextbatchError
 from backend.rounds.source import open_studio
@@ -66,7 +67,9 @@ def label_studio() -> Check:
     """It answers, and knows our token."""
     if settings().label_studio_url is None:
         return Check(True, "not used: LABEL_STUDIO_URL is not set")
-    httpx.get(f"{settings().label_studio_url}/health", timeout=WITHIN_S * 0.4, trust_env=False)  # fails at once
+    httpx.get(
+        f"{settings().label_studio_url}/health", timeout=WITHIN_S * 0.4, trust_env=False, verify=certificates()
+    )  # fails at once
     with open_studio() as studio:
         studio.get("/api/current-user/whoami", timeout_s=WITHIN_S * 0.8)
     return Check(True, "it answers and takes our token")

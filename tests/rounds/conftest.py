@@ -1,11 +1,10 @@
-"""A small project on a real Label Studio, with web-less workers as subprocesses."""
+"""A small project on a real Label Studio, and workers for it."""
 
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,14 @@ import sqlalchemy as sa
 
 from backend.database import Project, Round, reading, transaction
 from backend.pool.folders import digits
-from backend.processes import stop, wait_until
+from backend.processes import wait_until
 from backend.rounds.queue import request_round
 from backend.studio import connect
 from backend.studio.client import Studio
 from backend.studio.labels import LabelTask, image_config
 from backend.studio.server import LabelStudioServer
 from tests.conftest import forget_process_state
+from tests.services import nextbatch
 from tests.services.images import CACHE
 
 CLASSES = tuple("0123456789")
@@ -34,20 +34,15 @@ class Loop:
     studio_project_id: int
     task: LabelTask
     log: Path
-    workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    closing: ExitStack
 
     def ask(self) -> int:
         with transaction() as session:
             return request_round(session, self.project_id, "hand").number
 
-    def work(self, *command: str) -> "subprocess.Popen[bytes]":
-        """Start a worker; by default the product's own command."""
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *(command or ("backend.cli", "worker"))], stdout=log, stderr=subprocess.STDOUT
-            )
-        self.workers.append(process)
-        return process
+    def work(self) -> None:
+        """Start a worker, in this process."""
+        self.closing.enter_context(nextbatch.working())
 
     def state(self, number: int) -> str | None:
         with reading() as session:
@@ -109,7 +104,7 @@ def loop(
             [NewItem(str(one.data["image"]), task_id=ids[one.key], is_holdout=n < HOLDOUT, key=one.key)
              for n, one in enumerate(tasks)],
         )  # fmt: skip
-    made = Loop(project_id, project.id, task, tmp_path / "worker.log")
-    yield made
-    for worker in made.workers:
-        stop(worker)
+    log = tmp_path / "worker.log"
+    log.touch()
+    with ExitStack() as closing:
+        yield Loop(project_id, project.id, task, log, closing)

@@ -1,28 +1,28 @@
 """A text project from its tasks to the page of its batch, with a real Label Studio and the text encoder in Triton."""
 
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import sqlalchemy as sa
 
+from backend.connections import certificates
 from backend.database import Annotation, Item, ModelVersion, Pick, Project, Round, reading, transaction
 from backend.learning.encoders import EncoderSpec
-from backend.processes import stop, wait_until
+from backend.processes import wait_until
 from backend.rounds.queue import prepare_database, request_round
 from backend.scoring.serving import EmbeddedTriton
 from backend.studio.client import Studio
 from backend.studio.labels import LabelTask, text_config
 from backend.studio.server import LabelStudioServer
 from tests.conftest import forget_process_state
+from tests.services import nextbatch
 from tests.services.texts import TOPICS, written
 from tests.services.triton import put
-from tests.web.conftest import serving
 
 TASK = LabelTask.parse(text_config(list(TOPICS)))
 MARKUP = "<script>alert('comet')</script> & the telescope, observed at night\x00 for a year"
@@ -40,21 +40,14 @@ class TextLoop:
     project_id: int
     studio_id: int
     tasks: dict[int, str]
-    home: Path
-    log: Path
 
     def run_round(self) -> dict[str, Any]:
-        """A round by the product's own worker; its report."""
+        """A round by a worker; its report."""
         with transaction() as session:
             number = request_round(session, self.project_id, "hand").number
-        with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "backend.cli", "worker"]
-            worker = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            assert wait_until(lambda: self._state(number) in ("done", "failed"), 200), self.log.read_text()[-3000:]
-        finally:
-            stop(worker)
-        assert self._state(number) == "done", self.log.read_text()[-3000:]
+        with nextbatch.working():
+            assert wait_until(lambda: self._state(number) in ("done", "failed"), 200)
+        assert self._state(number) == "done"
         with reading() as session:
             report = session.scalars(sa.select(Round.report).where(Round.number == number)).one()
         assert report is not None
@@ -68,7 +61,7 @@ class TextLoop:
 @pytest.fixture
 def loop(
     home: Path, encoders: Path, server: LabelStudioServer, studio: Studio, triton: EmbeddedTriton,
-    minilm: EncoderSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    minilm: EncoderSpec, monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[TextLoop]:  # fmt: skip
     put(triton, minilm)
     (home / "encoders").symlink_to(encoders)
@@ -96,7 +89,7 @@ def loop(
         session.add(project)
         session.flush()
         project_id = project.id
-    yield TextLoop(project_id, studio_id, dict(zip(ids, texts, strict=True)), home, tmp_path / "worker.log")
+    yield TextLoop(project_id, studio_id, dict(zip(ids, texts, strict=True)))
     forget_process_state()
 
 
@@ -130,17 +123,17 @@ def test_a_text_project_goes_round(loop: TextLoop, studio: Studio, minilm: Encod
 
     body = {"project": str(loop.studio_id), "label_config": text_config(list(TOPICS))}
     tasks = [{"id": 10**9 + at, "data": {"text": text}} for at, text in enumerate([*UNKNOWN, EMPTY])]
-    with serving(loop.home) as web:
+    with nextbatch.web() as url, httpx.Client(base_url=url, timeout=20, verify=certificates()) as web:
         answers: list[dict[str, Any]] = []
 
         def is_answered() -> bool:
             """A busy machine may take longer than a person is made to wait; then they are still unknown."""
-            answers[:] = web.client.post("/predict", json=body | {"tasks": tasks}).raise_for_status().json()["results"]
+            answers[:] = web.post("/predict", json=body | {"tasks": tasks}).raise_for_status().json()["results"]
             return all(entry["result"] for entry in answers[:-1])
 
-        assert wait_until(is_answered, 60), web.log.read_text()
-        page = web.client.get(f"/projects/{_name(loop)}/batch").raise_for_status().text
-        health = web.client.get(f"/projects/{_name(loop)}/health").raise_for_status().text
+        assert wait_until(is_answered, 60)
+        page = web.get(f"/projects/{_name(loop)}/batch").raise_for_status().text
+        health = web.get(f"/projects/{_name(loop)}/health").raise_for_status().text
 
     *known, nothing = answers
     assert [entry["result"][0]["value"]["choices"] for entry in known] == [[topic] for topic in UNKNOWN.values()]
