@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+from backend.connections import answers
 from backend.pool.folders import digits
 from backend.processes import free_port, stop, wait_until
 from backend.studio.client import Studio
@@ -50,17 +50,10 @@ def web(server: LabelStudioServer, tmp_path_factory: pytest.TempPathFactory) -> 
         command([sys.executable, "-m", "backend.cli", "migrate"])
         process = subprocess.Popen([sys.executable, "-m", "backend.cli", "web", "--port", str(port)])
         try:
-            assert wait_until(lambda: answers(url), 30)
+            assert wait_until(lambda: answers(f"{url}/health"), 30)
             yield str(images)
         finally:
             stop(process)
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=1, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
 
 
 def command(arguments: list[str], expected: int = 0) -> str:
