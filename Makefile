@@ -15,7 +15,7 @@ DATA ?=
 # An index may serve a CPU build of torch only under an exact version; without this, pip takes gigabytes of CUDA.
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 
-.PHONY: demo test test-machines fuzz check bench-scale bench-scan bench-heads bench-webhook bench-selection bench-drift bench-changeover bench-web screens evidence evidence-quick reproduce-alaas clean
+.PHONY: demo test test-machines fuzz check bench-scale bench-scan bench-heads bench-perceptron bench-finetune bench-webhook bench-selection bench-drift bench-changeover bench-web screens evidence evidence-quick reproduce-alaas clean
 
 demo: $(VENV)/.demo
 	$(BIN)/nextbatch demo $(if $(DATA),--data "$(DATA)") --publish $(PUBLISH) $(if $(filter 0,$(STAY)),--no-stay,--stay)
@@ -64,6 +64,12 @@ bench-scan: $(VENV)/.test
 
 bench-heads: $(VENV)/.test
 	$(BIN)/python -m benchmarks.heads
+
+bench-perceptron: $(VENV)/.test
+	$(BIN)/python -m benchmarks.perceptron
+
+bench-finetune: $(VENV)/.test
+	$(BIN)/python -m benchmarks.finetune
 
 bench-webhook: $(VENV)/.test
 	$(BIN)/python -m benchmarks.webhook

@@ -328,6 +328,20 @@ class BadEncoderWeights(NextbatchError):
     Give a state-dict file (.safetensors, .pth) of this architecture."""
 
 
+class NotFineTunable(NextbatchError):
+    """The encoder cannot be fine-tuned on these labels: {problem}. {mend}"""
+
+
+class FineTuneRunning(NextbatchError):
+    """This fine-tuning ({run}) is under way in another process.
+    Wait for it, or end that process: what it did is kept."""
+
+
+class FineTuneFailed(NextbatchError):
+    """Fine-tuning ended early: {problem}. The log is {log}.
+    The same command goes on from the last checkpoint; fine_tune.minibatch and fine_tune.pixels cost memory."""
+
+
 class EncoderRefused(NextbatchError):
     """The new encoder {name} cannot be used: {problem}. {mend}"""
 

@@ -10,6 +10,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 Kind = Literal["image", "text"]
 """What an item can be."""
 
+HeadKind = Literal["linear", "mlp", "best"]
+"""What turns embeddings into predictions; best: whichever does better on held-out labels."""
+
 
 class Settings(BaseSettings):
     """The process: addresses, secrets and folders, from environment variables."""
@@ -127,6 +130,37 @@ class EncoderSection(Section):
     )
 
 
+class FineTuneSection(Section):
+    """How `nextbatch models fine-tune` trains the encoder further on the project's labels; docs/learning.md."""
+
+    stage: Literal["last", "all"] = Field(default="last", description="Train the network's end, or all of it.")
+    epochs: Annotated[int, Field(ge=1, le=1_000)] = Field(default=12, description="At most so many.")
+    patience: Annotated[int, Field(ge=1)] = Field(default=3, description="Stop after so many epochs without a gain.")
+    aside: Annotated[float, Field(gt=0, lt=0.9)] = Field(
+        default=0.2, description="Share of the training labels that only say when to stop."
+    )
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-5
+    minibatch: Annotated[int, Field(ge=2, le=1_024)] = 32
+    augment: Literal["none", "crop", "full"] = Field(
+        default="full", description="crop: random parts; full: mirrored and in other light and colours as well."
+    )
+    pixels: Annotated[int, Field(ge=32, le=1_024)] | None = Field(
+        default=None, description="Pixels a side that it trains on; default: what the encoder sees. Fewer are faster."
+    )
+    balanced: bool = Field(default=False, description="Weigh all classes alike, however many labels they have.")
+
+
+class HeadSection(Section):
+    """What turns embeddings into predictions; docs/learning.md says how the kinds compare."""
+
+    kind: HeadKind = Field(default="linear", description="mlp: one hidden layer; best: cross-validation decides.")
+    balanced: bool = Field(default=False, description="Weigh all classes alike, however many labels they have.")
+    tune_s: Annotated[float, Field(ge=0, le=3_600)] = Field(
+        default=0.0, description="Seconds a round may look for better hyperparameters, on training labels; 0: none."
+    )
+    tune_trials: Annotated[int, Field(ge=1, le=10_000)] = Field(default=40, description="At most so many of each kind.")
+
+
 class BatchSection(Section):
     size: Annotated[int, Field(ge=1, le=100_000)] = 50
     holdout_share: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -212,6 +246,8 @@ class ProjectConfig(Section):
     label_studio: LabelStudioSection = LabelStudioSection()
     pool: PoolSection = PoolSection()
     encoder: EncoderSection = EncoderSection()
+    fine_tune: FineTuneSection = FineTuneSection()
+    head: HeadSection = HeadSection()
     batch: BatchSection = BatchSection()
     strategy: StrategySection = StrategySection()
     trigger: TriggerSection = TriggerSection()

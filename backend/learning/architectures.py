@@ -58,6 +58,10 @@ class ImageArchitecture(Architecture):
 
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
+    last_stage: tuple[str, ...]
+    """How the names of the last stage's parameters begin: what a light fine-tuning trains."""
+    inside: str = ""
+    """Where in the network lies what a file of weights holds."""
     kind = "image"
     input = "images"
     axes: ClassVar[dict[int, str]] = {0: "b", 1: "height", 2: "width"}
@@ -98,6 +102,11 @@ class ImageArchitecture(Architecture):
         import torch
 
         return torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
+
+    def weights_of(self, network: "torch.nn.Module") -> "dict[str, torch.Tensor]":
+        """What `read` reads back from a .safetensors file."""
+        state = network.state_dict()
+        return {key.removeprefix(self.inside): tensor.detach().cpu().contiguous() for key, tensor in state.items()}
 
 
 @dataclass(frozen=True)
@@ -178,12 +187,11 @@ def _read_resnet18(weights: Path | None) -> "torch.nn.Module":
     import torch
 
     models = torchvision("models")
-    if weights is None:
-        network = models.resnet18(weights=models.ResNet18_Weights[_RESNET18])
-    else:
-        network = models.resnet18(weights=None)
-        network.load_state_dict(_read_state(weights))
+    network = models.resnet18(weights=models.ResNet18_Weights[_RESNET18] if weights is None else None)
     network.fc = torch.nn.Identity()
+    if weights is not None:
+        state = _read_state(weights)
+        network.load_state_dict({key: tensor for key, tensor in state.items() if not key.startswith("fc.")})
     built: torch.nn.Module = network.eval()
     return built
 
@@ -222,6 +230,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         identify=lambda: sha256_of(_efficientnet_lite0_file()),
         mean=(127.0,) * 3,
         deviation=(128.0,) * 3,
+        last_stage=(*(f"network._blocks.{block}." for block in range(11, 16)), "network._conv_head.", "network._bn1."),
+        inside="network.",
     ),
     "resnet18": ImageArchitecture(
         side=224,
@@ -230,6 +240,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         identify=lambda: _RESNET18,
         mean=(123.675, 116.28, 103.53),
         deviation=(58.395, 57.12, 57.375),
+        last_stage=("layer4.",),
     ),
     # 256 tokens are what it was published with; it was trained on 128.
     "all-minilm-l6-v2": TextArchitecture(

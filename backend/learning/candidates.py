@@ -1,5 +1,6 @@
-"""The two ways to fit a head, each judged by the same folds: on labels alone, or on labels spread over the pool."""
+"""Ways to fit a linear head, each judged by the same folds: on labels alone, or on labels spread over the pool."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,11 +14,11 @@ from backend.learning.logistic import solve
 from backend.learning.neighbours import Graph, Keys, Read
 from backend.learning.propagation import affinity, propagate
 
-Method = Literal["logistic", "propagation"]
+Method = Literal["logistic", "propagation", "mlp"]
 
 # Penalties per feature: the best one moved from 1e-5 to 1e-3 between 100 and 5,000 labels of CIFAR-10.
-_PENALTIES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
-_DEFAULT_PENALTY = 1e-4
+PENALTIES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+DEFAULT_PENALTY = 1e-4
 _SOFT_ROWS = 8_000
 _SOFT_RANK = 512
 _LABEL_SHARE = 0.3  # of what a fit to soft targets weighs; each row alike cost 1 point at 500 labels of CIFAR-10
@@ -87,7 +88,8 @@ class Unlabelled:
 class Fitted:
     """Weights (d, P, K) and biases (P, K) of the folds and, last, of the fit to all rows; and the folds' verdict.
 
-    ``logits`` (m, K) are those of the ``rows`` (m,) that were held out, by the fold that did not see them.
+    ``logits`` (m, K) are those of the ``rows`` (m,) that were held out, by the fold that did not see them. A perceptron
+    has weights (h, 1, K) behind a ``hidden`` layer (d, h) with bias (h,).
     """
 
     method: Method
@@ -98,31 +100,35 @@ class Fitted:
     rows: NDArray[np.int64]
     logits: NDArray[np.float32]
     candidates: tuple[Candidate, ...]
+    hidden: tuple[Tensor, Tensor] | None = None
 
     @property
     def best_loss(self) -> float:
         return min((candidate.log_loss for candidate in self.candidates), default=np.inf)
 
 
-def fit_logistic(labelled: Labelled) -> Fitted:
-    """Logistic regression on the labels; the penalty has the lowest calibrated log loss over the folds."""
-    features, basis = _uncorrelated(labelled.features)
+def fit_logistic(labelled: Labelled, among: Sequence[float] = PENALTIES) -> Fitted:
+    """Logistic regression on the labels; the penalty `among` these has the lowest calibrated log loss over the folds.
+
+    Without folds it is the one that is given, or the usual one of several.
+    """
+    features, basis = uncorrelated(labelled.features)
     scale = float(labelled.features.shape[1])
     weights = _normalised(labelled.parts() * (labelled.targets() @ labelled.class_weights)[:, None])
     targets = labelled.targets()[:, None]
-    penalty, candidates = _DEFAULT_PENALTY, []
+    penalty, candidates = among[0] if len(among) == 1 else DEFAULT_PENALTY, []
     fold_weights = torch.zeros(features.shape[1], 0, labelled.classes)
     fold_bias = torch.zeros(0, labelled.classes)
     if labelled.folds:
-        penalties = torch.tensor(_PENALTIES).repeat_interleave(labelled.folds) * scale
-        tiled = weights[:, : labelled.folds].repeat(1, len(_PENALTIES))
+        penalties = torch.tensor(among).repeat_interleave(labelled.folds) * scale
+        tiled = weights[:, : labelled.folds].repeat(1, len(among))
         tried = solve(features, targets, tiled, penalties, tolerance=1e-3, max_iterations=60)
         spans = [slice(at, at + labelled.folds) for at in range(0, len(penalties), labelled.folds)]
-        for value, span in zip(_PENALTIES, spans, strict=True):
+        for value, span in zip(among, spans, strict=True):
             _, logits = _held_out(labelled, features, tried.weights[:, span], tried.bias[span])
-            candidates.append(_judge(labelled, logits, "logistic", value))
+            candidates.append(judge(labelled, logits, "logistic", value))
         best = min(range(len(candidates)), key=lambda at: candidates[at].log_loss)
-        penalty, span = _PENALTIES[best], spans[best]
+        penalty, span = among[best], spans[best]
         fold_weights, fold_bias = tried.weights[:, span], tried.bias[span]
     full = solve(features, targets, weights[:, -1:], torch.tensor([penalty * scale]))
     rotated = torch.cat([fold_weights, full.weights], dim=1)
@@ -153,7 +159,7 @@ def fit_propagation(labelled: Labelled, pool: Unlabelled, features: Tensor, logi
     known = labelled.targets()[:, None] * parts[:, :, None]
     evidence = _evidence(pool, known)
     seen = torch.cat([parts, torch.ones(len(features), parts.shape[1])])
-    penalties = torch.full((parts.shape[1],), _DEFAULT_PENALTY * rows.shape[1])
+    penalties = torch.full((parts.shape[1],), DEFAULT_PENALTY * rows.shape[1])
     theta: Tensor | None = None
     for _ in range(_AGREEMENTS):
         targets = torch.softmax(logits + evidence, dim=2)
@@ -165,11 +171,11 @@ def fit_propagation(labelled: Labelled, pool: Unlabelled, features: Tensor, logi
         theta = torch.cat([solved.weights, solved.bias[None]])
         logits = torch.einsum("nr,rpk->npk", reduced, solved.weights) + solved.bias
     weights = (basis @ solved.weights.flatten(1)).view(-1, *solved.weights.shape[1:])
-    unjudged = _fitted(labelled, "propagation", _DEFAULT_PENALTY, weights, solved.bias, ())
+    unjudged = _fitted(labelled, "propagation", DEFAULT_PENALTY, weights, solved.bias, ())
     if not labelled.folds:
         return unjudged
-    candidate = _judge(labelled, unjudged.logits, "propagation", _DEFAULT_PENALTY)
-    return _fitted(labelled, "propagation", _DEFAULT_PENALTY, weights, solved.bias, (candidate,))
+    candidate = judge(labelled, unjudged.logits, "propagation", DEFAULT_PENALTY)
+    return _fitted(labelled, "propagation", DEFAULT_PENALTY, weights, solved.bias, (candidate,))
 
 
 def _evidence(pool: Unlabelled, known: Tensor) -> Tensor:
@@ -192,7 +198,7 @@ def _evidence(pool: Unlabelled, known: Tensor) -> Tensor:
     return evidence
 
 
-def _uncorrelated(features: Tensor) -> tuple[Tensor, Tensor]:
+def uncorrelated(features: Tensor) -> tuple[Tensor, Tensor]:
     """Rotated features (l, r), whose columns are uncorrelated, and the basis (d, r): ``features @ basis``.
 
     Nothing is lost: a penalised fit lies in the span of its rows. With fewer rows than features, r <= l.
@@ -231,7 +237,7 @@ def _held_out(
     return rows, logits
 
 
-def _judge(labelled: Labelled, logits: NDArray[np.float32], method: Method, penalty: float) -> Candidate:
+def judge(labelled: Labelled, logits: NDArray[np.float32], method: Method, penalty: float) -> Candidate:
     labels = labelled.labels[labelled.fold >= 0]
     loss = log_loss(logits, labels, fit_temperature(logits, labels))
     return Candidate(method, penalty, float((logits.argmax(axis=1) == labels).mean()), loss)

@@ -7,8 +7,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from backend.database import Batch, ModelAnalysis, ModelVersion, Pick, Project, Round
+from backend.errors import EncoderUnreadable
 from backend.learning import registry, usage
 from backend.learning.analysis import Analysis, Measured
+from backend.learning.finetune_plan import recorded
 from backend.learning.provenance import sha256_of
 
 Card = dict[str, Any]
@@ -52,10 +54,13 @@ def card(session: Session, version: ModelVersion) -> Card:
         },
         "model": {
             "encoder": version.encoder_digest,
+            "fine_tuned": _fine_tuned(version),
             "head": version.head_digest,
             "features": features,
             "classes": classes,
-            "parameters": _parameters(features, classes),
+            "parameters": lineage.get("parameters") or _parameters(features, classes),
+            "tuning": lineage.get("tuning"),
+            "hidden": lineage.get("hidden") or None,
             "method": lineage.get("method"),
             "penalty": lineage.get("penalty"),
             "chosen_by": lineage.get("chosen_by"),
@@ -96,8 +101,21 @@ def render(found: Card) -> str:
 
 
 def _parameters(features: int | None, classes: list[str] | None) -> int | None:
-    """Fitted numbers of the head: weights, biases, mean and scale, and one temperature."""
+    """Fitted numbers of a linear head, of which older versions kept no count."""
     return None if features is None or classes is None else features * len(classes) + len(classes) + 2 * features + 1
+
+
+def _fine_tuned(version: ModelVersion) -> dict[str, Any] | None:
+    """What its encoder was trained on, and from which; None for one that was not fine-tuned, or is not here."""
+    try:
+        facts = recorded(registry.encoder_path(version.encoder_digest).parent)
+    except EncoderUnreadable:
+        return None
+    if facts is None:
+        return None
+    plan, outcome = facts["plan"], facts["outcome"]
+    kept = {"from": plan["parent"], "snapshot": plan["snapshot"], "seed": plan["seed"], "epoch": outcome["best_epoch"]}
+    return {**kept, **plan["options"], "made": facts["made"], "by": facts["by"]}
 
 
 def _files(version: ModelVersion) -> dict[str, dict[str, str | None]]:

@@ -1,4 +1,4 @@
-"""Plausible heads: what the labels leave open, without an encoder pass."""
+"""Plausible heads: what the labels leave open, without an encoder pass. Of a perceptron, its last layer is doubted."""
 
 from dataclasses import replace
 from typing import Any, Literal
@@ -61,7 +61,7 @@ def dropout(head: Head, members: int = 10, seed: int = 0, rate: float = 0.5) -> 
     A feature that is dropped is at its mean. It asks the head and not the labels, so it costs no fit, and it doubts no
     less where there are more labels. Gal & Ghahramani, *Dropout as a Bayesian approximation*, ICML 2016, 1506.02142.
     """
-    kept = np.random.default_rng(seed).random((members, head.features, 1)) >= rate
+    kept = np.random.default_rng(seed).random((members, len(head.weights), 1)) >= rate
     return tuple(replace(head, weights=head.weights * (mask / (1 - rate)).astype(np.float32)) for mask in kept)
 
 
@@ -81,7 +81,7 @@ def laplace(
     Daxberger et al., *Laplace redux: effortless Bayesian deep learning*, NeurIPS 2021, 2106.14806.
     """
     seen = np.unique(labels)
-    features = torch.from_numpy((np.asarray(embeddings, np.float32) - head.mean) / head.scale)
+    features = torch.from_numpy(head.reaches(embeddings))
     weights, bias = torch.from_numpy(head.weights[:, seen]), torch.from_numpy(head.bias[seen])
     chances = torch.softmax(features @ weights + bias, dim=1)
     precision = penalty * features.shape[1] * len(features)
@@ -114,7 +114,10 @@ def held_out(
 
 
 def samples(heads: tuple[Head, ...], embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Probabilities (T, n, K) of T heads for embeddings (n, d), which are read once, in chunks."""
+    """Probabilities (T, n, K) of T heads for embeddings (n, d), which are read once, in chunks.
+
+    Heads with a hidden layer share it: they differ in what is behind it.
+    """
     classes = len(heads[0].classes)
     weights = torch.from_numpy(np.concatenate([head.folded[0] for head in heads], axis=1))
     bias = torch.from_numpy(np.concatenate([head.folded[1] for head in heads]))
@@ -122,7 +125,7 @@ def samples(heads: tuple[Head, ...], embeddings: NDArray[np.floating]) -> NDArra
     step = max(1, _CHUNK_BYTES // (4 * (embeddings.shape[1] + len(bias))))
     for start in range(0, len(embeddings), step):
         rows = slice(start, start + step)
-        chunk = torch.from_numpy(np.array(embeddings[rows], dtype=np.float32))
+        chunk = torch.from_numpy(np.array(heads[0].linear_inputs(embeddings[rows]), dtype=np.float32))
         logits = torch.addmm(bias, chunk, weights).view(len(chunk), len(heads), classes)
         answers[:, rows] = torch.softmax(logits, dim=2).transpose(0, 1).numpy()
     return answers
@@ -136,7 +139,7 @@ def _fitted(
     row_weights: NDArray[np.floating[Any]],
 ) -> tuple[Head, ...]:
     """A head for each column of the labels' weights (l, T), each column summing to one."""
-    features = torch.from_numpy((np.asarray(embeddings, np.float32) - head.mean) / head.scale)
+    features = torch.from_numpy(head.reaches(embeddings))
     seen, own = np.unique(labels, return_inverse=True)
     targets = torch.nn.functional.one_hot(torch.from_numpy(own), len(seen)).float()[:, None]
     weights = torch.from_numpy(row_weights.astype(np.float32))

@@ -31,7 +31,7 @@ def layers(encoder: Path | None, head: Head) -> tuple[Layer, ...]:
         *(_network(encoder) if encoder is not None and encoder.is_file() else ()),
         Layer("embeddings", f"{d} numbers", 0),
         Layer("standardise", "minus the mean, over the deviation", 2 * d),
-        Layer("head", f"linear, {d} → {k}", d * k + k),
+        *_head(head),
         Layer("probabilities", f"softmax at temperature {head.temperature:.3g}, {k} classes", 1),
     )
 
@@ -65,6 +65,14 @@ def svg(drawn: Sequence[Layer]) -> str:
         + "\n".join(boxes)
         + "\n</svg>\n"
     )
+
+
+def _head(head: Head) -> tuple[Layer, ...]:
+    inside, k = head.weights.shape
+    last = Layer("head", f"linear, {inside} → {k}", head.weights.size + k)
+    if head.hidden is None:
+        return (last,)
+    return Layer("hidden", f"linear and ReLU, {head.features} → {inside}", head.hidden.size + inside), last
 
 
 def _network(path: Path) -> tuple[Layer, ...]:

@@ -208,7 +208,10 @@ def _write(
 
 
 def _publish(building: Path, target: Path) -> None:
-    """Rename a finished folder into place, and a damaged one out of it."""
+    """Rename a finished folder into place, and a damaged one out of it; what else was kept beside the network stays."""
+    for path in target.glob("*"):
+        if not (building / "new" / path.name).exists():
+            os.link(path, building / "new" / path.name)
     for path in (building / "new").iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""The head: a linear model from embeddings to class probabilities, and its file.
+"""The head: from embeddings to class probabilities, linear or with one hidden layer, and its file.
 
 The web process predicts with it, so this module needs numpy and safetensors and nothing heavier, but for whole pools.
 """
@@ -22,8 +22,11 @@ from backend.errors import HeadUnreadable, WrongEmbeddingSize
 
 Floats = NDArray[np.float32]
 
-_FORMAT = "nextbatch-head-1"
-_TENSORS = ("mean", "scale", "weights", "bias", "temperature")
+_LINEAR, _HIDDEN = "nextbatch-head-1", "nextbatch-head-2"
+_ARRAYS = {
+    _LINEAR: ("mean", "scale", "weights", "bias"),
+    _HIDDEN: ("mean", "scale", "weights", "bias", "hidden", "hidden_bias"),
+}
 _MAX_FILE_BYTES = 512 * 2**20
 _MAX_CLASSES = 100_000
 _CHUNK_ROWS = 1_024  # 7 MiB of float32 at 1,792 features: read back from the cache
@@ -32,10 +35,11 @@ _MANY_ROWS = 8_192  # from here on it pays to import torch
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """Multinomial logistic regression on standardised embeddings, calibrated by one temperature.
+    """Multinomial logistic regression on standardised embeddings or on a hidden layer, calibrated by one temperature.
 
-    ``softmax(((x - mean) / scale @ weights + bias) / temperature)`` with ``mean`` and ``scale`` (d,),
-    ``weights`` (d, K), ``bias`` (K,), all float32 and read-only, for K = ``len(classes)``.
+    ``softmax((z @ weights + bias) / temperature)`` with ``z = (x - mean) / scale``, ``mean`` and ``scale`` (d,),
+    ``weights`` (d, K), ``bias`` (K,), all float32 and read-only, for K = ``len(classes)``. A perceptron has ``hidden``
+    (d, h) and ``hidden_bias`` (h,) too, and weights (h, K) on ``relu(z @ hidden + hidden_bias)``.
     Equal heads have equal digests.
     """
 
@@ -45,9 +49,13 @@ class Head:
     weights: Floats
     bias: Floats
     temperature: float = 1.0
+    hidden: Floats | None = None
+    hidden_bias: Floats | None = None
 
     def __post_init__(self) -> None:
-        for name in ("mean", "scale", "weights", "bias"):
+        if (self.hidden is None) != (self.hidden_bias is None):
+            raise ValueError("not a head: a hidden layer has weights and a bias")
+        for name in _ARRAYS[self._format]:
             array = np.array(getattr(self, name), dtype="<f4", order="C")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
@@ -61,10 +69,19 @@ class Head:
         """d, the size of the embeddings that this head understands."""
         return int(self.mean.shape[0])
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers were fitted, mean, deviation and temperature included."""
+        return sum(array.size for array in self._tensors().values())
+
+    @property
+    def _format(self) -> str:
+        return _LINEAR if self.hidden is None else _HIDDEN
+
     @cached_property
     def digest(self) -> str:
         """sha256 over classes and tensors (hex): the name of what this head computes."""
-        digest = hashlib.sha256(_FORMAT.encode())
+        digest = hashlib.sha256(self._format.encode())
         digest.update(_classes_json(self.classes).encode() + b"\0")
         for name, array in self._tensors().items():
             digest.update(f"{name}{array.shape}".encode())
@@ -91,9 +108,20 @@ class Head:
             np.divide(logits, logits.sum(axis=1, keepdims=True), out=out[rows])
         return out
 
+    def reaches(self, embeddings: NDArray[Any]) -> Floats:
+        """What `weights` is a linear model of, float32: standardised embeddings (n, d), or the hidden layer (n, h)."""
+        standardised = (np.asarray(embeddings, np.float32) - self.mean) / self.scale
+        if self.hidden is None or self.hidden_bias is None:
+            return np.asarray(standardised, np.float32)
+        return np.asarray(np.maximum(standardised @ self.hidden + self.hidden_bias, 0), np.float32)
+
+    def linear_inputs(self, embeddings: NDArray[Any]) -> NDArray[Any]:
+        """What `folded` is a linear model of: the embeddings (n, d) as they come, or the hidden layer (n, h)."""
+        return embeddings if self.hidden is None else self.reaches(embeddings)
+
     def save(self, path: Path) -> None:
         """Write a safetensors file in one step: readers see the old file or the whole new one."""
-        metadata = {"format": _FORMAT, "classes": _classes_json(self.classes), "digest": self.digest}
+        metadata = {"format": self._format, "classes": _classes_json(self.classes), "digest": self.digest}
         payload = to_safetensors(self._tensors(), metadata=metadata)
         with whole(path) as file:
             file.write(payload)
@@ -109,9 +137,10 @@ class Head:
                 raise HeadUnreadable(path=path, problem=f"it is larger than {_MAX_FILE_BYTES >> 20} MiB")
             with safe_open(path, framework="np") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT or set(file.keys()) != set(_TENSORS):
+                names = {*_ARRAYS.get(metadata.get("format", ""), ()), "temperature"}
+                if len(names) == 1 or set(file.keys()) != names:
                     raise HeadUnreadable(path=path, problem="it is not a head written by nextbatch")
-                tensors = {name: file.get_tensor(name) for name in _TENSORS}
+                tensors = {name: file.get_tensor(name) for name in names}
             head = cls(_classes_from(metadata), **_checked(tensors))
         except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise HeadUnreadable(path=path, problem=str(error)) from error
@@ -121,41 +150,63 @@ class Head:
 
     @cached_property
     def folded(self) -> tuple[Floats, Floats]:
-        """Weights (d, K) and bias (K,) that give the calibrated logits of plain embeddings, as they come."""
+        """Weights (d or h, K) and bias (K,) that give the calibrated logits of `linear_inputs`."""
+        if self.hidden is not None:
+            return self.weights / np.float32(self.temperature), self.bias / np.float32(self.temperature)
         weights = self.weights.astype(np.float64) / (self.scale[:, None].astype(np.float64) * self.temperature)
         bias = self.bias.astype(np.float64) / self.temperature - self.mean.astype(np.float64) @ weights
         return weights.astype(np.float32), bias.astype(np.float32)
 
+    @cached_property
+    def _layers(self) -> tuple[tuple[Floats, Floats], ...]:
+        """Weights and bias of each layer, on plain embeddings as they come."""
+        if self.hidden is None or self.hidden_bias is None:
+            return (self.folded,)
+        weights = self.hidden.astype(np.float64) / self.scale[:, None]
+        bias = self.hidden_bias - self.mean @ weights
+        return (weights.astype(np.float32), bias.astype(np.float32)), self.folded
+
     def _chunks(self, embeddings: NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
         if embeddings.ndim != 2 or embeddings.shape[1] != self.features:
             raise WrongEmbeddingSize(shape=tuple(embeddings.shape), features=self.features)
-        product = _product(embeddings, *self.folded)
+        product = _product(embeddings, *self._layers)
         for start in range(0, len(embeddings), _CHUNK_ROWS):
             rows = slice(start, start + _CHUNK_ROWS)
             with np.errstate(invalid="ignore", over="ignore"):  # a broken row is NaN, not a warning
                 yield rows, product(embeddings[rows])
 
     def _tensors(self) -> dict[str, Floats]:
-        arrays = {name: getattr(self, name) for name in _TENSORS[:-1]}
+        arrays = {name: getattr(self, name) for name in _ARRAYS[self._format]}
         return arrays | {"temperature": np.array([self.temperature], "<f4")}
 
 
-def _product(embeddings: NDArray[Any], weights: Floats, bias: Floats) -> Callable[[NDArray[Any]], Floats]:
+def _product(embeddings: NDArray[Any], *layers: tuple[Floats, Floats]) -> Callable[[NDArray[Any]], Floats]:
     """Makes logits of a chunk. Of many chunks torch does all of it, in one piece of memory: it widens float16 with the
     CPU's own instruction, and numpy's threads beside torch's would wait for one another, which took twenty times as
     long. The web process, which has no torch, never has many.
     """
+    (weights, bias), *others = layers
     if len(embeddings) < _MANY_ROWS:
-        return lambda rows: np.asarray(np.asarray(rows, dtype=np.float32) @ weights + bias, np.float32)
+
+        def plain(rows: NDArray[Any]) -> Floats:
+            found = np.asarray(rows, dtype=np.float32) @ weights + bias
+            for columns, constant in others:
+                found = np.maximum(found, 0) @ columns + constant
+            return np.asarray(found, np.float32)
+
+        return plain
     import torch
 
     wide = torch.empty((_CHUNK_ROWS, embeddings.shape[1]))
-    columns, constant = torch.from_numpy(weights), torch.from_numpy(bias)
+    (columns, constant), *deeper = [(torch.from_numpy(one), torch.from_numpy(other)) for one, other in layers]
 
     def product(rows: NDArray[Any]) -> Floats:
         with warnings.catch_warnings(action="ignore"):  # a read-only memory map; it is only read
             narrow = torch.from_numpy(np.ascontiguousarray(rows))
-        logits: Floats = torch.addmm(constant, wide[: len(rows)].copy_(narrow), columns).numpy()
+        found = torch.addmm(constant, wide[: len(rows)].copy_(narrow), columns)
+        for next_columns, next_constant in deeper:
+            found = torch.addmm(next_constant, found.relu_(), next_columns)
+        logits: Floats = found.numpy()
         return logits
 
     return product
@@ -185,10 +236,14 @@ def _problem(head: Head) -> str | None:
     k, d = len(head.classes), head.mean.size
     if not 1 <= k <= _MAX_CLASSES or len(set(head.classes)) != k:
         return f"{k} classes, {len(set(head.classes))} different ones"
-    shapes = (head.mean.shape, head.scale.shape, head.weights.shape, head.bias.shape)
-    if shapes != ((d,), (d,), (d, k), (k,)) or d == 0:
-        return f"mean, scale, weights and bias have the shapes {shapes} for {k} classes"
-    if not all(np.isfinite(array).all() for array in (head.mean, head.scale, head.weights, head.bias)):
+    arrays = head._tensors()
+    wanted = {"mean": (d,), "scale": (d,), "bias": (k,), "weights": (d, k), "temperature": (1,)}
+    if head.hidden_bias is not None:
+        h = head.hidden_bias.size
+        wanted |= {"weights": (h, k), "hidden": (d, h), "hidden_bias": (h,)}
+    if {name: array.shape for name, array in arrays.items()} != wanted or min(map(min, wanted.values())) == 0:
+        return f"its arrays have the shapes {[array.shape for array in arrays.values()]} for {k} classes"
+    if not all(np.isfinite(array).all() for array in arrays.values()):
         return "a number in it is not finite"
     if not ((head.scale > 0).all() and head.temperature > 0 and np.isfinite(head.temperature)):
         return "scale and temperature must be positive"

@@ -1,4 +1,4 @@
-"""Fitting a head: logistic regression, helped by the unlabelled pool while labels are few."""
+"""Fitting a head: logistic regression, helped by the unlabelled pool while labels are few, or a perceptron."""
 
 import time
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from torch import Tensor
 from backend.errors import NothingToLearnFrom, UnusableTrainingData
 from backend.learning.calibration import MIN_SAMPLES
 from backend.learning.candidates import (
+    PENALTIES,
     Candidate,
     Fitted,
     Labelled,
@@ -24,9 +25,29 @@ from backend.learning.candidates import (
 )
 from backend.learning.folds import assign_folds
 from backend.learning.heads import Head
+from backend.learning.perceptron import Recipe, fit_perceptron
+from backend.settings import HeadKind
 
 PROPAGATION_LABELS = 2_000  # above, it gained nothing and the graph costs seconds
 _PROPAGATION_CLASSES = 200
+
+METHODS: dict[HeadKind, frozenset[Method]] = {
+    "linear": frozenset({"logistic", "propagation"}),
+    "mlp": frozenset({"mlp"}),
+    "best": frozenset({"logistic", "propagation", "mlp"}),
+}
+"""The ways to fit a head of that kind, among which cross-validation chooses."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Hyperparameters found out before: the logistic head's penalty, a perceptron's recipe. None: as usual."""
+
+    penalty: float | None = None
+    recipe: Recipe | None = None
+
+
+UNTUNED = Tuned()
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +89,17 @@ def fit(
     *,
     seed: int = 0,
     balanced: bool = False,
-    methods: frozenset[Method] = frozenset({"logistic", "propagation"}),
+    methods: frozenset[Method] = METHODS["linear"],
+    familiar: NDArray[np.bool_] | None = None,
+    tuned: Tuned = UNTUNED,
 ) -> FitReport:
     """Fit a head to embeddings (l, d) float16/32 with class indices ``labels`` (l,) into ``classes``.
 
     While there are at most 2,000 labels they are also spread over the neighbour graph of ``pool``, which is given
     without the holdout, and cross-validation on the labels decides which head is kept. ``balanced`` weighs all
-    classes alike. The same arguments give the same bits on one machine with one number of threads.
+    classes alike. The encoder was trained on the labels of the `familiar` rows (l,), so they are never held out.
+    `tuned` says how the head is regularised where that was found out before. The same arguments give the same bits on
+    one machine with one number of threads.
     Raises NothingToLearnFrom without labels, UnusableTrainingData for arrays that do not fit together.
     """
     started = time.perf_counter()
@@ -86,7 +111,7 @@ def fit(
     features = torch.from_numpy(found)
     unlabelled = torch.from_numpy(_fitting(pool, finite, found.shape[1])) if pool is not None and is_helped else None
     mean, scale = _moments(features if unlabelled is None else unlabelled)
-    fold, folds = assign_folds(own.astype(np.int64), generator)
+    fold, folds = assign_folds(own.astype(np.int64), generator, None if familiar is None else familiar[finite])
     class_weights = len(own) / (len(seen) * np.bincount(own)) if balanced else np.ones(len(seen))
     labelled = Labelled(
         (features - mean) / scale,
@@ -95,16 +120,18 @@ def fit(
         folds,
         torch.tensor(class_weights, dtype=torch.float32),
     )
-    fitted = [fit_logistic(labelled)]
+    fitted = [fit_perceptron(labelled, tuned.recipe or Recipe(), seed)] if "mlp" in methods else []
+    if methods != {"mlp"}:
+        fitted.append(fit_logistic(labelled, PENALTIES if tuned.penalty is None else (tuned.penalty,)))
     if pool is not None and unlabelled is not None:
         lent = replace(pool, labelled=pool.labelled[finite])
-        fitted.append(fit_propagation(labelled, lent, (unlabelled - mean) / scale, fitted[0]))
+        fitted.append(fit_propagation(labelled, lent, (unlabelled - mean) / scale, fitted[-1]))
     allowed = [one for one in fitted if one.method in methods] or fitted
     # Without folds the later one wins: below thirty labels the pool's structure is most of what is known.
     chosen = min(reversed(allowed), key=lambda one: one.best_loss)
     weights, bias = _with_unseen(chosen, len(own), seen, len(classes))
     return FitReport(
-        head=Head(tuple(classes), mean.numpy(), scale.numpy(), weights, bias, chosen.temperature),
+        head=Head(tuple(classes), mean.numpy(), scale.numpy(), weights, bias, chosen.temperature, *_hidden(chosen)),
         method=chosen.method,
         penalty=chosen.penalty,
         chosen_by="cross-validation" if folds else "default",
@@ -161,6 +188,10 @@ def _with_unseen(
     bias = np.full(classes, chosen.temperature * _unseen_logit(labels, len(seen)), np.float32)
     bias[seen] = _centred(chosen.bias[-1].numpy())
     return weights, bias
+
+
+def _hidden(chosen: Fitted) -> tuple[NDArray[np.float32], NDArray[np.float32]] | tuple[None, None]:
+    return (None, None) if chosen.hidden is None else (chosen.hidden[0].numpy(), chosen.hidden[1].numpy())
 
 
 def _out_of_fold(chosen: Fitted, labels: int, seen: NDArray[np.int64], classes: int) -> OutOfFold:

@@ -94,6 +94,7 @@ def model_inputs(
         inputs["logits"] = head.logits(embeddings)
     if Needs.LINEAR_HEAD in asked:
         inputs["head_weights"], inputs["head_bias"] = head.folded
+        inputs |= {name: head.linear_inputs(inputs[name]) for name in ("embeddings", "labelled_embeddings")}
     if Needs.SAMPLES in asked and len(classes):
         members = int(np.clip(_SAMPLE_BYTES // (4 * max(1, len(embeddings)) * len(head.classes)), _FEWEST, _MOST))
         heads = committee.plausible(source, head, labelled, classes, penalty, members, seed)

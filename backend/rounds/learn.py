@@ -10,12 +10,14 @@ import sqlalchemy as sa
 import torch
 from numpy.typing import NDArray
 
-from backend.database import ModelVersion, Project, Round, reading, transaction
+from backend.database import ModelVersion, Project, ProjectSettings, Round, reading, transaction
 from backend.learning import evaluate, registry, training
 from backend.learning.candidates import Unlabelled
+from backend.learning.finetune_plan import trained_on
 from backend.learning.heads import Head
 from backend.learning.loans import save_loan
 from backend.learning.snapshots import Row, Snapshot
+from backend.learning.tuning import Tuning, tune
 from backend.pool.catalog import Labelled, candidates, labelled
 from backend.rounds.advice import keep_advice
 from backend.rounds.changes import awaits
@@ -24,6 +26,7 @@ from backend.rounds.comparison import FEWEST_TO_COMPARE
 from backend.rounds.encoding import Embeddings, open_embeddings
 from backend.rounds.graph import NODES, as_keys, open_graph, reader
 from backend.rounds.validate import validate
+from backend.settings import HeadSection
 from backend.studio.labels import LabelTask, config_hash
 
 _GROWN = 1.5  # a query fits anew, without new labels, where the pool around them has grown so much
@@ -51,14 +54,17 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
     holdout = [row for row in known if row.is_holdout]
     if len({row.label for row in train}) < 2:
         return {"labels": len(train), "holdout": len(holdout), "version": None}
-    snapshot = _snapshot(project, known)
+    snapshot = snapshot_of(project, known)
     if round_.query and (equal := _learned(project, snapshot, embeddings, len(pool.hashes) + len(train))) is not None:
         return _report(equal)
 
     seed = round_seed(project.settings.seed, number)
     x, y = _arrays(embeddings, train, classes)
-    lent = _pool(project_id, embeddings, pool.hashes, train, seed)
-    fit = training.fit(x, y, classes, pool=lent, seed=seed)
+    is_helped = project.settings.head.kind != "mlp"
+    lent = _pool(project_id, embeddings, pool.hashes, train, seed) if is_helped else None
+    known_to_encoder = familiar(embeddings.digest, [row.content_hash for row in train])
+    chosen = project.settings.head
+    fit, tuning = _fit(chosen, x, y, classes, lent, seed, known_to_encoder)
     before = registry.load_head(parent) if parent is not None and parent.encoder_digest == embeddings.digest else None
     measured, is_worse = _evaluate(embeddings, fit, train, holdout, classes, before, parent)
     snapshot.write(registry.snapshots())
@@ -69,6 +75,11 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
         metrics=_metrics(measured),
         lineage={
             "method": fit.method,
+            "head_kind": chosen.kind,
+            "balanced": chosen.balanced,
+            **({} if tuning is None else {"tuning": tuning.as_json()}),
+            "hidden": 0 if fit.head.hidden_bias is None else len(fit.head.hidden_bias),
+            "parameters": fit.head.parameters,
             "penalty": fit.penalty,
             "chosen_by": fit.chosen_by,
             "is_calibrated": fit.calibrated,
@@ -79,6 +90,7 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
             "holdout": len(holdout),
             "class_counts": dict(Counter(row.label for row in train)),
             "graph_nodes": fit.graph_nodes,
+            "familiar": int(known_to_encoder.sum()),
             **({"loan": save_loan(lent, registry.loans())} if lent is not None and fit.graph_nodes else {}),
             "seconds": round(fit.seconds, 3),
         },
@@ -95,13 +107,49 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
 
 
 def _learned(project: Project, snapshot: Snapshot, embeddings: Embeddings, items: int) -> ModelVersion | None:
-    """The version that these labels made already: another fit would equal it, unless it learned from a smaller pool."""
+    """The version that these labels made already under this configuration, which another fit would equal.
+
+    None where it learned from a much smaller pool.
+    """
     with reading() as session:
+        configured = sa.select(sa.func.max(ProjectSettings.created_at)).where(ProjectSettings.project_id == project.id)
         same = (ModelVersion.snapshot == snapshot.digest, ModelVersion.encoder_digest == embeddings.digest)
         mine = sa.select(ModelVersion).where(ModelVersion.project_id == project.id, ModelVersion.state != "deleted")
         found = session.scalar(mine.where(*same).order_by(ModelVersion.number.desc()).limit(1))
+        if found is not None and found.created_at < (session.scalar(configured) or found.created_at):
+            return None
     nodes = 0 if found is None else int(found.lineage.get("graph_nodes", 0))
     return None if nodes and min(items, NODES) > _GROWN * nodes else found
+
+
+def _fit(
+    section: HeadSection,
+    x: NDArray[Any],
+    y: NDArray[np.int64],
+    classes: tuple[str, ...],
+    lent: Unlabelled | None,
+    seed: int,
+    known: NDArray[np.bool_],
+) -> tuple[training.FitReport, Tuning | None]:
+    """The head that the configuration asks for; where it gives seconds for that, with hyperparameters looked for."""
+    tuning: Tuning | None = None
+    if section.tune_s:
+        budget_s, trials = section.tune_s, section.tune_trials
+        tuning = tune(
+            x, y, classes, section.kind, budget_s=budget_s, trials=trials, seed=seed, balanced=section.balanced,
+            familiar=known,
+        )  # fmt: skip
+    fit = training.fit(
+        x, y, classes, lent, seed=seed, balanced=section.balanced, methods=training.METHODS[section.kind],
+        familiar=known, tuned=training.UNTUNED if tuning is None else tuning.tuned,
+    )  # fmt: skip
+    return fit, tuning
+
+
+def familiar(encoder_digest: str, hashes: Sequence[str]) -> NDArray[np.bool_]:
+    """Which of these contents (l,) the encoder was fine-tuned on, so that no head is judged by them."""
+    seen = trained_on(registry.encoder_path(encoder_digest).parent)
+    return np.array([hash_ in seen for hash_ in hashes], dtype=bool)
 
 
 def _pool(
@@ -159,7 +207,8 @@ def _metrics(measured: evaluate.Evaluation | None) -> dict[str, Any]:
     return {} if measured is None else json.loads(measured.to_json())
 
 
-def _snapshot(project: Project, known: Sequence[Labelled]) -> Snapshot:
+def snapshot_of(project: Project, known: Sequence[Labelled]) -> Snapshot:
+    """These labels, a row an annotation, by name and split."""
     return Snapshot.of(
         config_hash(project.label_config),
         (

@@ -16,8 +16,10 @@ from backend.learning.heads import Head
 from backend.learning.loans import load_loan
 from backend.learning.provenance import provenance
 from backend.learning.snapshots import Row, Snapshot
+from backend.learning.tuning import tuned_from
 from backend.rounds.comparison import vectors
 from backend.rounds.graph import as_keys, reader
+from backend.rounds.learn import familiar
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,22 @@ def _refit(version: ModelVersion) -> tuple[Head, list[Row]]:
         path = registry.loan_path(lineage["loan"])
         lent = load_loan(path, as_keys(hashes), reader(store))
     labels = np.array([place[row.label] for row in rows], dtype=np.int64)
+    known = familiar(version.encoder_digest, hashes)
+    if int(known.sum()) != lineage.get("familiar", 0):
+        raise NotRebuildable(version=version.name, missing="what its encoder was fine-tuned on")
+    x = store.gather(hashes)
     with _threads(int(lineage["threads"])):
-        fit = training.fit(store.gather(hashes), labels, lineage["classes"], pool=lent, seed=version.seed)
+        fit = training.fit(
+            x,
+            labels,
+            lineage["classes"],
+            lent,
+            seed=version.seed,
+            balanced=lineage.get("balanced", False),
+            methods=training.METHODS[lineage.get("head_kind", "linear")],
+            familiar=known,
+            tuned=tuned_from(lineage.get("tuning")),
+        )
     return fit.head, rows
 
 

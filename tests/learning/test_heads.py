@@ -19,15 +19,17 @@ from backend.learning import heads
 from backend.learning.heads import Head
 
 
-def a_head(seed: int = 0, d: int = 12, k: int = 4, temperature: float = 1.3) -> Head:
+def a_head(seed: int = 0, d: int = 12, k: int = 4, temperature: float = 1.3, hidden: int = 0) -> Head:
+    """Linear, or with a hidden layer of that size."""
     random = np.random.default_rng(seed)
     return Head(
         tuple(f"class {index} é" for index in range(k)),
         random.normal(size=d),
         random.uniform(0.1, 3, d),
-        random.normal(size=(d, k)),
+        random.normal(size=(hidden or d, k)),
         random.normal(size=k),
         temperature,
+        *((random.normal(size=(d, hidden)), random.normal(size=hidden)) if hidden else ()),
     )
 
 
@@ -68,8 +70,37 @@ def test_the_chunk_size_does_not_change_the_answer(rows: int, monkeypatch: pytes
     np.testing.assert_allclose(chunked, whole, atol=1e-6)
 
 
-def test_a_whole_pool_is_predicted_as_its_parts_are() -> None:
-    head, x = a_head(), np.random.default_rng(3).normal(size=(9_001, 12)).astype(np.float16)
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 99), n=st.integers(0, 40), d=st.integers(1, 20), h=st.integers(1, 9), k=st.integers(1, 5))
+def test_a_perceptrons_probabilities_are_the_definition(seed: int, n: int, d: int, h: int, k: int) -> None:
+    head = a_head(seed, d, k, hidden=h)
+    x = np.random.default_rng(seed + 1).normal(size=(n, d)).astype(np.float16)
+    assert head.hidden is not None
+
+    found = head.predict(x)
+
+    inside = np.maximum((x.astype(np.float64) - head.mean) / head.scale @ head.hidden + head.hidden_bias, 0)
+    np.testing.assert_allclose(
+        found, softmax((inside @ head.weights + head.bias) / head.temperature, axis=1), atol=1e-4
+    )
+    np.testing.assert_allclose(head.reaches(x), inside, atol=1e-3)
+    weights, bias = head.folded
+    np.testing.assert_allclose(softmax(head.linear_inputs(x) @ weights + bias, axis=1), found, atol=1e-4)
+    assert head.parameters == 2 * d + d * h + h + h * k + k + 1
+
+
+def test_a_linear_head_reaches_standardised_embeddings_and_folds_them_in() -> None:
+    head, x = a_head(), np.random.default_rng(1).normal(size=(6, 12)).astype(np.float32)
+
+    logits = head.linear_inputs(x) @ head.folded[0] + head.folded[1]
+
+    np.testing.assert_allclose(logits, (head.reaches(x) @ head.weights + head.bias) / head.temperature, atol=1e-4)
+    assert head.parameters == 2 * 12 + 12 * 4 + 4 + 1
+
+
+@pytest.mark.parametrize("hidden", [0, 5])
+def test_a_whole_pool_is_predicted_as_its_parts_are(hidden: int) -> None:
+    head, x = a_head(hidden=hidden), np.random.default_rng(3).normal(size=(9_001, 12)).astype(np.float16)
     x[4_000, 1] = np.nan
 
     found = head.predict(x)
@@ -95,8 +126,9 @@ def test_embeddings_of_another_encoder_are_refused() -> None:
         a_head().predict(np.zeros((3, 13), np.float16))
 
 
-def test_a_saved_head_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    head = a_head()
+@pytest.mark.parametrize("hidden", [0, 5])
+def test_a_saved_head_comes_back_bit_for_bit(hidden: int, tmp_path: Path) -> None:
+    head = a_head(hidden=hidden)
 
     head.save(tmp_path / "new" / "head.safetensors")
     again = Head.load(tmp_path / "new" / "head.safetensors", digest=head.digest)

@@ -1,0 +1,198 @@
+"""A project's encoder, trained further on what people labelled: a new encoder, which the project may be given."""
+
+import asyncio
+import hashlib
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+import structlog
+from numpy.typing import NDArray
+
+from backend.artefacts import whole
+from backend.database import Item, Project, now, reading, transaction
+from backend.errors import NextbatchError, NotFineTunable
+from backend.learning import encoders, registry
+from backend.learning.encoders import EncoderSpec
+from backend.learning.finetune_plan import WEIGHTS, Outcome, Plan, record, recorded, split
+from backend.learning.finetune_run import Run, Tell
+from backend.learning.provenance import provenance
+from backend.pool.catalog import Labelled, chunks, labelled
+from backend.rounds import hand
+from backend.rounds.encoding import open_embeddings, source_config
+from backend.rounds.items import decoder, encoder_of, opened
+from backend.rounds.learn import snapshot_of
+from backend.settings import settings
+from backend.studio.labels import LabelTask
+
+log = structlog.get_logger()
+
+FEWEST = 50
+_AT_ONCE = 64
+_MADE = "made.digest"
+
+Decode = Callable[[bytes], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """What came of it. `spec` is the new encoder, None where no epoch was better than the encoder as it was.
+
+    `weights` is what `encoder.weights` names to use it; `skipped` labelled images could not be read.
+    """
+
+    spec: EncoderSpec | None
+    weights: Path | None
+    plan: Plan
+    outcome: Outcome
+    skipped: int
+
+
+def fine_tune(project_id: int, actor: str, tell: Tell, cancel: threading.Event | None = None) -> FineTuned | None:
+    """Train the project's encoder on its labels, without the holdout, in a child process; None where `cancel` was set.
+
+    The same labels, options and seed are the same run: killed or cancelled, the next call goes on from its checkpoint,
+    and once it is done it is found. The project's own encoder is not touched. Raises NotFineTunable, FineTuneRunning,
+    FineTuneFailed.
+    """
+    with reading() as session:
+        project = session.get_one(Project, project_id)
+        known = labelled(session, project_id)
+    classes = LabelTask.parse(project.label_config).choices
+    known = [row for row in known if row.label in classes]
+    rows = [row for row in known if not row.is_holdout]
+    parent = open_embeddings(project).spec
+    _check(parent, rows)
+    options, seed = project.settings.fine_tune, project.settings.seed
+    labels = np.array([classes.index(row.label) for row in rows], np.int64)
+    is_aside = split(labels, options.aside, seed)
+    snapshot = snapshot_of(project, known)
+    snapshot.write(registry.snapshots())
+    section = encoder_of(project)
+    plan = Plan(
+        encoder=section.name,
+        parent=parent.digest,
+        weights=str(section.weights) if section.weights else None,
+        classes=classes,
+        snapshot=snapshot.digest,
+        data=_digest(rows, labels, is_aside),
+        seed=seed,
+        threads=settings().worker_threads,
+        options=options,
+    )
+    run = Run(settings().home / "fine-tuning" / plan.digest[:24], plan)
+    with run.held():
+        made = _made(plan, run)
+        if made is not None:
+            return made
+        if not run.has_examples():
+            run.keep_examples(_images(project, parent, rows), labels, is_aside)
+        outcome = run.carry_out(tell, cancel)
+        if outcome is None:
+            return None
+        kept = run.kept()
+        trained = [rows[at] for at in kept if not is_aside[at]]
+        return _publish(project_id, actor, plan, outcome, run, trained, len(rows) - len(kept))
+
+
+def _check(parent: EncoderSpec, rows: Sequence[Labelled]) -> None:
+    if parent.kind != "image":
+        raise NotFineTunable(problem=f"{parent.name} encodes texts", mend="Only encoders of images are trained.")
+    if len(rows) < FEWEST or len({row.label for row in rows}) < 2:
+        problem = f"{len(rows)} of {len({row.label for row in rows})} classes"
+        raise NotFineTunable(problem=problem, mend=f"Label more first: {FEWEST} and two classes are the least.")
+
+
+def _made(plan: Plan, run: Run) -> FineTuned | None:
+    """What this plan's run made before, if it came to an end."""
+    made = run.folder / _MADE
+    if not made.exists():
+        return None
+    spec = encoders.load(_encoders(), made.read_text())
+    facts = recorded(spec.path.parent)
+    if facts is None or facts["run"] != plan.digest:
+        return None
+    return FineTuned(spec, spec.path.with_name(WEIGHTS), plan, Outcome.from_json(facts["outcome"]), facts["skipped"])
+
+
+def _publish(
+    project_id: int, actor: str, plan: Plan, outcome: Outcome, run: Run, trained: Sequence[Labelled], skipped: int
+) -> FineTuned:
+    """Export the trained network; its weights and its record stay beside it. The last write says that all is there."""
+    if not outcome.best_epoch:
+        return FineTuned(None, None, plan, outcome, skipped)
+    with reading() as session:
+        precision = open_embeddings(session.get_one(Project, project_id)).spec.precision
+    spec = encoders.export(plan.encoder, run.weights, _encoders(), precision)
+    folder = spec.path.parent
+    with whole(folder / WEIGHTS) as file, run.weights.open("rb") as made:
+        shutil.copyfileobj(made, file)
+    facts = {"skipped": skipped, "made": now().isoformat(), "by": actor, **provenance()}
+    record(folder, plan, outcome, facts, [row.content_hash for row in trained])
+    with transaction() as session:
+        before, after = outcome.history[0], outcome.history[outcome.best_epoch]
+        hand.note(session, project_id, actor, "fine-tune", f"{spec.digest}: {before} before, {after} after")
+    with whole(run.folder / _MADE) as file:
+        file.write(spec.digest.encode())
+    run.clear()
+    log.info("fine_tune.done", project=project_id, encoder=spec.digest, labels=len(trained), seconds=outcome.seconds)
+    return FineTuned(spec, folder / WEIGHTS, plan, outcome, skipped)
+
+
+def _encoders() -> Path:
+    return settings().home / "encoders"
+
+
+def _digest(rows: Sequence[Labelled], labels: NDArray[np.int64], is_aside: NDArray[np.bool_]) -> str:
+    digest = hashlib.sha256()
+    for row, label, aside in zip(rows, labels, is_aside, strict=True):
+        digest.update(f"{row.content_hash} {label} {int(aside)}\n".encode())
+    return digest.hexdigest()
+
+
+def _images(project: Project, spec: EncoderSpec, rows: Sequence[Labelled]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Each labelled image as it travels to the encoder, with its place. One that cannot be read, or whose bytes are
+    not those that were labelled, is left out."""
+    decode = decoder(spec)
+    is_inline = LabelTask.parse(project.label_config).is_inline
+    with reading() as session:
+        uris: dict[int, str] = {}
+        for part in chunks([row.item_id for row in rows]):
+            found = session.execute(sa.select(Item.id, Item.uri).where(Item.id.in_(part)))
+            uris |= {row.id: row.uri for row in found}
+    with asyncio.Runner() as runner:
+        context = opened(source_config(project.settings), is_inline)
+        fetch = runner.run(context.__aenter__())
+        try:
+            for wanted in chunks(enumerate(rows), _AT_ONCE):
+
+                async def fetched(wanted: list[tuple[int, Labelled]] = wanted) -> list[bytes | BaseException]:
+                    asked = (fetch(uris[row.item_id]) for _, row in wanted)
+                    return await asyncio.gather(*asked, return_exceptions=True)
+
+                for (place, row), blob in zip(wanted, runner.run(fetched()), strict=True):
+                    image = _decoded(decode, blob, row)
+                    if image is not None:
+                        yield place, image
+        finally:
+            runner.run(context.__aexit__(None, None, None))
+
+
+def _decoded(decode: Decode, blob: bytes | BaseException, row: Labelled) -> NDArray[np.uint8] | None:
+    if isinstance(blob, BaseException):
+        if not isinstance(blob, NextbatchError):
+            raise blob
+        problem = str(blob)
+    elif hashlib.sha256(blob).hexdigest() != row.content_hash:
+        problem = "its bytes are not those that were labelled"
+    else:
+        try:
+            return decode(blob)
+        except NextbatchError as error:
+            problem = str(error)
+    log.warning("fine_tune.skipped", item=row.item_id, problem=problem)
+    return None
