@@ -10,7 +10,6 @@ writes as a round's scan does: every half second it marks 500 items and tells it
 import argparse
 import multiprocessing
 import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -247,10 +246,11 @@ def views(url: str, name: str) -> dict[str, dict[str, Any]]:
     """First contentful paints in ms, and bytes, of each page; for the map also milliseconds a frame."""
     from playwright.sync_api import sync_playwright
 
+    from tests.services.browser import CHROMIUM
+
     found: dict[str, dict[str, Any]] = {}
     with sync_playwright() as playwright:
-        system = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=system, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for page_path in PAGES:
             paints = []
             for _ in range(RUNS):

@@ -16,7 +16,7 @@ MOST_POINTS = 500
 
 @dataclass(frozen=True)
 class Advice:
-    """One stopping criterion: whether it would stop (None: it cannot tell yet), and why."""
+    """One stopping criterion: whether it would stop (None: it cannot tell yet, or it is none), and why."""
 
     criterion: str
     says_stop: bool | None

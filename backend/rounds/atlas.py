@@ -33,7 +33,7 @@ MOST = 200_000  # items on a map; of a larger pool those of the smallest content
 _SAMPLE = 10_000  # items that the axes are fitted to
 _AT_ONCE = 8_192
 _GROWN = 2.0  # axes stay, so that items do, until there are so many times the items that they were fitted to
-_KNOWN = 256  # labelled items that the others are compared with: enough to place one of a hundred
+_KNOWN = 128  # labelled items that the others are compared with: enough to place one of a hundred
 _NAMES = ("ids", "places", "classes", "doubts", "strangeness", "centre", "directions")
 _FORMAT = "nextbatch-map-2"
 
@@ -98,7 +98,7 @@ def refresh(project_id: int) -> None:
 
 
 def draw(project_id: int) -> Map | None:
-    """Draw and keep the map; None where nothing is encoded. About 3 CPU-seconds at 100,000 items of 1,792 numbers."""
+    """Draw and keep the map; None where nothing is encoded. About 4 CPU-seconds at 100,000 items of 1,792 numbers."""
     with reading() as session:
         project = session.get_one(Project, project_id)
         version = registry.champion(session, project_id)

@@ -12,6 +12,8 @@ from backend.rounds.source import open_studio
 log = structlog.get_logger()
 
 RECONCILE_S = 60.0
+RECONCILE = "reconcile"
+"""The trigger of a round that labels without events asked for."""
 
 
 class Reconciler:
@@ -47,7 +49,7 @@ class Reconciler:
             return
         self._seen[project.id] = there
         with transaction() as session:
-            request_round(session, project.id, "reconcile")
+            request_round(session, project.id, RECONCILE)
         log.warning("reconcile.labels_without_events", project=project.name, missing=missing)
 
 

@@ -23,6 +23,7 @@ from backend.rounds import (
     jobs,
     learn,
     restock,
+    saving,
     source,
 )
 from backend.rounds.queue import QUERY
@@ -150,10 +151,13 @@ def restock_pool(project_id: int, number: int) -> dict[str, Any]:
     return {**stocked, **look_closely(project_id, number)}
 
 
+LOOKS = (drift.watch, analyse.analyse, challenge.decide, saving.tell, changeover.judge, changeover.put_away)
+
+
 def look_closely(project_id: int, number: int) -> dict[str, Any]:
     """At what came in, at the model, and at its challenger. None of it can fail the round: people have their batch."""
     found: dict[str, Any] = {}
-    for look in (drift.watch, analyse.analyse, challenge.decide, changeover.judge, changeover.put_away):
+    for look in LOOKS:
         try:
             found |= look(project_id, number)
         except NextbatchError as problem:

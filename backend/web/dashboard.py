@@ -8,7 +8,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 from backend.database import Project, project_named, reading
 from backend.errors import NextbatchError, UnknownProject
 from backend.learning import registry
-from backend.web import charts, configuring, deeds, reference, sessions, thumbnails, words
+from backend.web import charts, configuring, deeds, readiness, reference, sessions, thumbnails, words
 from backend.web.api import refuse_impossible_names
 from backend.web.formats import FILTERS
 from backend.web.openapi import LARGEST, document
@@ -19,6 +19,7 @@ from backend.web.views.hand import by_hand
 from backend.web.views.health import alerts, health, workers
 from backend.web.views.items import find_item
 from backend.web.views.jobs import work
+from backend.web.views.labelling import labelling
 from backend.web.views.models import curve, models
 from backend.web.views.projects import project_state, projects
 from backend.web.views.rounds import STEPS, recent_rounds
@@ -150,7 +151,15 @@ def health_page(name: str) -> str:
     with reading() as session:
         project = project_named(session, name)
         page = alerts(session, project, _ALERTS, _argument("from"))
-        return _page("health.html", project, health=health(session, project), page=page, work=work(session, project))
+        return _page(
+            "health.html",
+            project,
+            health=health(session, project),
+            services=readiness.services(),
+            labelling=labelling(session, project),
+            page=page,
+            work=work(session, project),
+        )
 
 
 def api_page() -> str:

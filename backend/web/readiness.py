@@ -21,6 +21,7 @@ from backend.settings import settings
 from backend.web import auth
 
 WITHIN_S = 2.0  # for all checks together; probes are asked every few seconds and give up after about that
+GLANCE_S = 0.2  # a page waits no longer
 KEPT_S = 1.0  # nobody can make us ask the others more often, however often we are asked
 
 
@@ -102,6 +103,14 @@ class Readiness:
                 self._told_at = time.monotonic()
             return self._told
 
+    def last(self) -> dict[str, Check]:
+        """What was found last; what is older than `KEPT_S` is asked for anew, for the next look. Waits `GLANCE_S`."""
+        if time.monotonic() - self._told_at > KEPT_S and not self._lock.locked():
+            asking = threading.Thread(target=self.look, name="ready", daemon=True)
+            asking.start()
+            asking.join(0 if self._told else GLANCE_S)
+        return self._told
+
     def _ask(self) -> dict[str, Check]:
         deadline = time.monotonic() + WITHIN_S
         for name, check in self._checks.items():
@@ -128,6 +137,11 @@ def _reason(error: Exception) -> str:
 
 
 _readiness = Readiness()
+
+
+def services() -> dict[str, Check]:
+    """The checks as a page shows them, which does not wait for them; empty before the first."""
+    return _readiness.last()
 
 
 def ready() -> Response:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
 from werkzeug.exceptions import Forbidden, NotFound
 
+import strategies
 from backend import answers
 from backend.database import ModelVersion, project_named, reading
 from backend.rounds import labelling, pushes, queries
@@ -27,6 +28,7 @@ _ID = 2**31 - 1
 Text = Annotated[str, Field(min_length=1, max_length=65_536)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 Id = Annotated[int, Field(ge=0, le=_ID)]
+Strategy = Annotated[Name, Field(json_schema_extra=lambda schema: schema.update(enum=list(strategies.names())))]
 
 
 class Items(Section):
@@ -42,7 +44,7 @@ class Wanted(Section):
     """So many items; by this strategy with these parameters, or by the project's own."""
 
     budget: Annotated[int, Field(ge=1, le=queries.MOST_BUDGET)]
-    strategy: Name | None = None
+    strategy: Strategy | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -14,7 +14,18 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
-from backend.database import Annotation, Batch, ModelVersion, Pick, Project, Round, now, reading, transaction
+from backend.database import (
+    Annotation,
+    Batch,
+    ModelAdvice,
+    ModelVersion,
+    Pick,
+    Project,
+    Round,
+    now,
+    reading,
+    transaction,
+)
 from backend.errors import LabelsRefused
 from backend.learning import data, registry
 from backend.learning.challenge import challenge as challenging
@@ -23,7 +34,7 @@ from backend.learning.heads import Head
 from backend.learning.snapshots import Snapshot
 from backend.pool import folders
 from backend.pool.decode import decode
-from backend.rounds import analyse, choose, drift, learn
+from backend.rounds import analyse, choose, drift, learn, saving
 from backend.rounds import round as rounds
 from backend.rounds.encoding import Embeddings, embeddings_of, open_encoder
 from backend.rounds.queue import prepare_database
@@ -136,7 +147,7 @@ def story(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Story:
     else:
         spec = EncoderSpec("efficientnet-lite0", "d" * 64, 64, 32, "fp32", "", home / "none")
         embeddings = Embeddings(spec, VectorStore(settings().home / "vectors", spec.digest, 64))
-    for module in (learn, choose, drift, analyse):
+    for module in (learn, choose, drift, analyse, saving):
         monkeypatch.setattr(module, "open_embeddings", lambda _project: embeddings)
     made = Story(Played(project.id, embeddings.store), images.classes, folder)
     order = np.random.default_rng(0).permutation(len(images.train.paths))[: POOL + NEW]
@@ -200,7 +211,18 @@ def test_six_rounds(story: Story) -> None:
     assert story.alarms() == {"challenger_worse"}
     assert played.version(rival.name).state == "candidate"
 
+    # Meanwhile the random slice has grown enough to say what labels drawn at random would have done.
+    told = [advice_of(played.version(str(one["version"])))[1] for one in (second, sixth)]
+    assert told[0] == "not enough to tell: 50 of 200 labels of the random slice"
+    assert told[1].startswith(f"{played.version('v6').lineage['labels']} were given; drawn at random about ")
+
     check_books(story, [second, fourth, fifth, sixth])
+
+
+def advice_of(version: ModelVersion) -> list[str]:
+    """What the curve said with this version, in words: of stopping, and of labels saved."""
+    with reading() as session:
+        return [one["says"] for one in session.get_one(ModelAdvice, version.id).signals]
 
 
 def add_version(story: Story, head: Head) -> ModelVersion:

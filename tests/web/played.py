@@ -39,7 +39,7 @@ SIGNED_URI = "https://user:hunter2@store.example/lake.jpg?X-Amz-Signature=deadbe
 VERSIONS = 6
 BATCH = 12
 HOLDOUT = 150
-NEAREST = 301  # the place of the labelled item that the first pick of a batch is most like
+NEAREST = 302  # the place of the labelled item that the first pick of a batch is most like
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def play(root: Path, hostile: bool = True) -> Played:
         picked = items[:BATCH]
         labelled = items[300 : 300 + VERSIONS * 60]
         session.add_all(_annotation(project, item) for item in labelled)
+        session.add_all(_second(project, item, place) for place, item in enumerate(labelled[:24]))
         for number in range(1, VERSIONS + 1):
             _round(session, project, number, picked, items, hostile)
         session.flush()
@@ -107,9 +108,21 @@ def _annotation(project: Project, item: Item) -> Annotation:
         item_id=item.id,
         external_id=item.id,
         label="cat" if item.id % 2 else "dog",
+        annotator="ann" if item.id % 3 else "bob",
+        lead_time_s=2.0 + item.id % 5,
         created_at=now(),
         updated_at=now(),
     )
+
+
+def _second(project: Project, item: Item, place: int) -> Annotation:
+    """What somebody else said of it an hour before; now and then something else."""
+    before = now() - dt.timedelta(hours=1)
+    other = _annotation(project, item)
+    other.external_id, other.annotator = 10_000_000 + item.id, "bob" if other.annotator == "ann" else "ann"
+    other.label = other.label if place % 6 else "cat"
+    other.created_at = other.updated_at = before
+    return other
 
 
 def _round(
@@ -188,6 +201,27 @@ def _trouble(session: Session, project: Project, items: list[Item], hostile: boo
     session.add(Alert(project_id=project.id, severity="warn", code="round_failed", message=message))
     session.add(Event(project_id=project.id, action="ANNOTATION_CREATED", task_ids=[items[0].task_id]))
     session.merge(Worker(executor_id="played-0", host="played", pid=4_711, seen_at=now() + dt.timedelta(days=1)))
+
+
+def with_query(played: Played) -> int:
+    """Let the project be one of the API, with a query that was answered; its number."""
+    with transaction() as session:
+        project = session.get_one(Project, played.project_id)
+        project.config = {**project.config, "label_source": "api"}
+        asked = {"budget": 3, "strategy": "margin", "parameters": {}}
+        round_ = Round(project_id=project.id, number=VERSIONS + 1, workflow_id=f"query:{project.id}", state="done")
+        round_.trigger, round_.query = "query", asked
+        session.add(round_)
+        session.flush()
+        batch = Batch(
+            project_id=project.id, round_id=round_.id, number=VERSIONS + 1, version="v6+b7", strategy="margin"
+        )
+        batch.state = "answered"
+        session.add(batch)
+        session.flush()
+        for rank, item_id in enumerate(played.picked[:3]):
+            session.add(Pick(batch_id=batch.id, rank=rank, item_id=item_id, utility=-0.1 * rank, reason="near"))
+    return VERSIONS + 1
 
 
 def with_answers(played: Played, classes: tuple[str, ...] = ("cat", "dog")) -> None:

@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 
 from backend.database import Worker, now, transaction
-from backend.processes import free_port
+from backend.processes import free_port, wait_until
 from backend.web import readiness
 from backend.web.app import create_app
 from backend.web.readiness import Check, Readiness
@@ -82,3 +82,14 @@ def test_a_check_that_hangs_is_not_waited_for_nor_begun_again() -> None:
     assert [first["slow"].is_ready, second["slow"].is_ready] == [False, False]
     assert first["quick"].is_ready
     assert len(begun) == 1
+
+
+def test_a_page_does_not_wait_for_a_check_that_hangs_and_knows_soon_after() -> None:
+    freed = threading.Event()
+    looking = Readiness({"slow": lambda: Check(freed.wait(30), "there")})
+
+    first = looking.last()
+    freed.set()
+
+    assert first == {}
+    assert wait_until(lambda: looking.last() == {"slow": Check(True, "there")}, 20)

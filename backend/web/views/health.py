@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from backend.database import Alert, Event, Item, Project, Round, Worker, now
+from backend.rounds.reconcile import RECONCILE
 from backend.rounds.worker import DEAD_AFTER
 from backend.web.views.page import Page, cut
 from backend.web.views.task import item_name, task_of
@@ -30,12 +31,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class AlertView:
-    """Something a person should know."""
+    """Something a person should know: what was seen, what says so, and what to do."""
 
     id: int
     severity: str
     code: str
     message: str
+    evidence: str
+    mend: str
     round: int | None
     created_at: dt.datetime
 
@@ -62,11 +65,15 @@ class LastEvent:
 
 @dataclass(frozen=True)
 class Health:
-    """A project's health. `failures` covers the newest 5,000 failed items, the commonest 20 reasons first."""
+    """A project's health. `failures` covers the newest 5,000 failed items, the commonest 20 reasons first.
+
+    `untold` is how many rounds had to be asked for because labels came of which no webhook told.
+    """
 
     failures: list[Failure]
     workers: list[WorkerView]
     last_event: LastEvent | None
+    untold: int
 
 
 def health(session: Session, project: Project) -> Health:
@@ -77,7 +84,9 @@ def health(session: Session, project: Project) -> Health:
         .order_by(Event.id.desc())
         .limit(1)
     ).one_or_none()
-    return Health(failures(session, project), workers(session), None if event is None else LastEvent(*event))
+    missed = (Round.project_id == project.id, Round.trigger == RECONCILE)
+    untold = session.scalar(sa.select(sa.func.count()).select_from(Round).where(*missed)) or 0
+    return Health(failures(session, project), workers(session), None if event is None else LastEvent(*event), untold)
 
 
 def failures(session: Session, project: Project) -> list[Failure]:
@@ -134,5 +143,8 @@ def alerts(session: Session, project: Project, limit: int, newest: int | None = 
     if newest is not None:
         query = query.where(Alert.id <= newest)
     rows = session.execute(query.order_by(Alert.id.desc()).limit(limit + 1)).all()
-    views = [AlertView(row.id, row.severity, row.code, row.message, number, row.created_at) for row, number in rows]
+    views = [
+        AlertView(row.id, row.severity, row.code, row.message, row.evidence, row.mend, number, row.created_at)
+        for row, number in rows
+    ]
     return cut(views, limit, lambda one: one.id)
