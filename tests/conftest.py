@@ -1,5 +1,6 @@
 """Fixtures that every room's tests share: a home of one's own, and a database on SQLite and on Postgres."""
 
+import ctypes
 import os
 import uuid
 from collections.abc import Iterator
@@ -14,11 +15,12 @@ from backend.settings import settings
 from tests.services import postgres
 
 LONGEST = (
-    "rounds/test_recovery.py", "test_demo.py", "rounds/test_jobs.py", "rounds/test_round.py", "test_doctor.py",
-    "scoring/test_servers.py", "test_seed.py", "test_labelling_page.py", "rounds/test_garbage.py",
-    "rounds/test_texts.py", "web/test_server.py",
+    "web/test_browser.py", "rounds/test_recovery.py", "test_demo.py", "rounds/test_jobs.py", "test_labelling_page.py",
+    "test_seed.py", "rounds/test_round.py", "test_doctor.py", "scoring/test_servers.py", "test_backtest.py",
+    "rounds/test_changeover.py", "rounds/test_garbage.py", "rounds/test_texts.py", "web/test_server.py",
 )  # fmt: skip
-"""Begun first, so that no process of the suite is left alone with one of them at the end."""
+"""Begun first, so that no process of the suite is left alone with one of them at the end; and a browser before there
+is a Label Studio and a Triton beside it."""
 
 pytest_plugins = [f"tests.services.{name}" for name in ("browser", "label_studio", "seaweed", "triton")]
 
@@ -26,6 +28,12 @@ pytest_plugins = [f"tests.services.{name}" for name in ("browser", "label_studio
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     root = Path(__file__).parent
     items.sort(key=lambda item: next((n for n, name in enumerate(LONGEST) if item.path == root / name), len(LONGEST)))
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """What a file's tests have freed is given back to the machine: other processes need it."""
+    if nextitem is None or nextitem.path != item.path:
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def forget_process_state() -> None:
