@@ -44,6 +44,8 @@ class Calls:
     unknown: list[float] = field(default_factory=list)
     failed: int = 0
     empty: int = 0
+    when: list[tuple[float, float]] = field(default_factory=list)
+    """Of calls to known items: seconds since the first call, and seconds taken."""
 
     def p(self, percent: float, which: str = "known") -> float:
         return float(np.percentile(getattr(self, which), percent))
@@ -52,7 +54,7 @@ class Calls:
 @contextmanager
 def asking(url: str, known: Sequence[str], strangers: Iterator[str], label_config: str) -> Iterator[Calls]:
     """Ask until the block ends."""
-    calls, over, lock = Calls(), threading.Event(), threading.Lock()
+    calls, over, lock, begun = Calls(), threading.Event(), threading.Lock(), time.perf_counter()
     client = httpx.Client(base_url=url, timeout=20, limits=httpx.Limits(max_connections=64))
     some = itertools.cycle([known[at : at + TASKS] for at in range(0, len(known) - TASKS, TASKS)])
 
@@ -68,6 +70,8 @@ def asking(url: str, known: Sequence[str], strangers: Iterator[str], label_confi
         took = time.perf_counter() - started
         with lock:
             seconds.append(took)
+            if seconds is calls.known:
+                calls.when.append((round(started - begun, 2), round(took, 4)))
             calls.failed += len(found) != len(tasks)
             calls.empty += any(not entry["result"] for entry in found)
 
@@ -165,6 +169,7 @@ def _run(options: argparse.Namespace, home: Path) -> tuple[Calls, Calls, float, 
 
     cache = settings().cache / "datasets"
     data = open_dataset(Path(os.environ["NEXTBATCH_DATA"]), cache) if "NEXTBATCH_DATA" in os.environ else digits(cache)
+    settings().data_root = data.root
     order = np.random.default_rng(0).permutation(len(data.train))
     named = [(str(data.train.paths[at].relative_to(data.root)), LABELS[data.train.labels[at]]) for at in order]
     pool, strangers = named[: options.items], iter([uri for uri, _ in named[options.items :]])
@@ -259,7 +264,8 @@ def main() -> None:
             "s",
         )
     )
-    write("changeover", rows, report=[report for *_, report in runs])
+    slowest = [sorted(changing.when, key=lambda one: -one[1])[:10] for _, changing, *_ in runs]
+    write("changeover", rows, report=[report for *_, report in runs], slowest=slowest)
     for one in rows:
         print(show(one))
 

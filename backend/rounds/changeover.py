@@ -66,7 +66,7 @@ def check(change_id: int) -> bool:
     """Export, load, warm up and compare with the reference; False where it turns out to be the encoder in use."""
     change, project = _enter(change_id, "checking")
     wanted = Named.model_validate(change.encoder)
-    spec = encoding.embeddings_of(wanted).spec
+    spec = encoding.spec_of(wanted)  # not from memory: its file may have been mended under the same name
     known = wanted.model_copy(update={"digest": spec.digest}).model_dump(mode="json")
     used = "" if project.encoder is None else Named.model_validate(project.encoder).digest
     with transaction() as session:

@@ -58,11 +58,11 @@ def embeddings_of(section: EncoderSection) -> Embeddings:
 
     Raises JobMismatch where it is known by another digest than its weights have here.
     """
-    spec = _spec(section)
+    spec = spec_of(section)
     return Embeddings(spec, VectorStore(settings().home / "vectors", spec.digest, spec.dims))
 
 
-def _spec(section: EncoderSection) -> EncoderSpec:
+def spec_of(section: EncoderSection) -> EncoderSpec:
     """An encoder that is known by its digest is what was exported then, whatever its weights' file holds now."""
     folder = settings().home / "encoders"
     digest = section.digest if isinstance(section, Named) else ""
@@ -107,7 +107,7 @@ def encode_now(project_id: int, encoder_digest: str, uris: list[str]) -> dict[st
     with reading() as session:
         project = session.get_one(Project, project_id)
     is_inline = LabelTask.parse(project.label_config).is_inline
-    spec = load(settings().home / "encoders", encoder_digest)
+    spec = _exported(settings().home / "encoders", encoder_digest)
 
     async def decoded() -> dict[str, NDArray[Any]]:
         decode = decoder(spec)
@@ -122,6 +122,12 @@ def encode_now(project_id: int, encoder_digest: str, uris: list[str]) -> dict[st
 
     encoder = _client(url, spec)
     return {uri: encoder.encode(item[None])[0] for uri, item in asyncio.run(decoded()).items()}
+
+
+@lru_cache(maxsize=8)
+def _exported(folder: Path, digest: str) -> EncoderSpec:
+    """Checked once a process: to read 45 MB for each item that somebody opens takes longer than to encode it."""
+    return load(folder, digest)
 
 
 @lru_cache(maxsize=4)

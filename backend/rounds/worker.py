@@ -104,7 +104,7 @@ def run(stopping: threading.Event | None = None) -> None:
         DBOS.register_queue(
             name, worker_concurrency=JOBS_AT_ONCE, polling_interval_sec=POLL_S, on_conflict="always_update"
         )
-    DBOS.register_queue(CHANGES, worker_concurrency=1, polling_interval_sec=1.0, on_conflict="always_update")
+    DBOS.register_queue(CHANGES, worker_concurrency=2, polling_interval_sec=1.0, on_conflict="always_update")
     if address := settings().metrics:
         metrics.serve(address)
     log.info("worker.started", executor=slot.executor_id, pid=os.getpid(), role=settings().role)

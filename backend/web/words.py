@@ -44,7 +44,9 @@ def encoder_change(state: ProjectState) -> str:
     if state.encoder is None or change is None:
         return ""
     goes_on = f"Rounds go on with {state.encoder.name}."
-    if change.state in ("waiting", "checking"):
+    if change.state == "waiting":
+        return f"{change.to} is going to be the encoder as soon as a worker takes that on. {goes_on}"
+    if change.state == "checking":
         return f"{change.to} is going to be the encoder: it is being loaded and checked. {goes_on}"
     if change.state == "encoding":
         known = f"{change.done or 0:,} of {change.total:,} items are encoded" if change.total else "it begins to encode"

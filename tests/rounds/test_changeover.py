@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
+from safetensors.torch import save_file
 from tritonclient import grpc
 
 from backend.database import Alert, EncoderChange, Item, ModelVersion, Project, Round, reading, transaction
@@ -23,24 +24,28 @@ from backend.errors import ChangeCancelled, EncoderRefused
 from backend.hooks import Hooks
 from backend.learning import encoders as exported
 from backend.learning import registry
-from backend.learning.encoders import EncoderSpec
+from backend.learning.architectures import ARCHITECTURES
 from backend.pool.folders import digits
 from backend.processes import wait_until
 from backend.rounds import changeover, changes, configured, encoding, garbage, queue, trial
 from backend.rounds import round as the_round
-from backend.rounds.labelling import Given, NewProject, make_project, store
+from backend.rounds.items import Named
+from backend.rounds.labelling import Given, NewProject, make_project
+from backend.rounds.labelling import store as keep
 from backend.rounds.pushes import push_lines
 from backend.scoring.repository import model_name
 from backend.scoring.serving import EmbeddedTriton
 from backend.scoring.triton import unload
 from backend.scoring.vectors import VectorStore
 from backend.settings import EncoderSection
-from backend.vision import torchvision
 from tests.conftest import forget_process_state
 from tests.rounds import killed_worker
 from tests.services.images import CACHE
+from tests.services.small_encoder import NAME, SMALL
 
-COUNT, STUDIO = 30, 7
+COUNT, STUDIO = 36, 7
+on_sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+on_postgres = pytest.mark.parametrize("store", ["postgres"], indirect=True)
 
 
 @dataclass
@@ -59,7 +64,7 @@ class Played:
     def label(self, first: int, last: int) -> None:
         given = [Given(label, uri=uri) for uri, label in list(self.known.items())[first:last]]
         with transaction() as session:
-            store(session, session.get_one(Project, self.project_id), given)
+            keep(session, session.get_one(Project, self.project_id), given)
 
     def play(self) -> Round:
         """A round, as a worker runs it."""
@@ -79,7 +84,7 @@ class Played:
             return changes.latest(session, self.project_id)
 
     def change(self) -> EncoderChange:
-        return self.configure(name="resnet18", weights=self.weights, precision="fp32") or pytest.fail("no change")
+        return self.configure(name=NAME, weights=self.weights, precision="fp32") or pytest.fail("no change")
 
     def now(self) -> EncoderChange:
         with reading() as session:
@@ -95,26 +100,29 @@ class Played:
             return list(session.scalars(mine.order_by(Alert.id)))
 
 
-@pytest.fixture(scope="module")
-def other(encoders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of the user's own for another network, which was exported before."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "mine.pth"
-    torch.save(torchvision("models").resnet18(weights=None).state_dict(), path)
-    exported.export("resnet18", path, encoders, "fp32")
+@pytest.fixture
+def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Weights of the user's own; the encoders are small ones."""
+    monkeypatch.setitem(ARCHITECTURES, NAME, SMALL)
+    return varied(tmp_path / "mine.safetensors", 1)
+
+
+def varied(path: Path, seed: int, factor: float = 1.0) -> Path:
+    """Weights of a network of that kind, no two seeds alike."""
+    state = SMALL.read(None).state_dict()
+    torch.manual_seed(seed)  # to read it sets another one
+    save_file({key: torch.randn(one.shape) * factor if one.dim() == 4 else one for key, one in state.items()}, path)
     return path
 
 
 @pytest.fixture
-def played(home: Path, encoders: Path, exact: EncoderSpec, other: Path, monkeypatch: pytest.MonkeyPatch) -> Played:
-    """Everything encoded, some labelled, a champion; no Triton."""
-    assert exact
+def played(store: str, home: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> Played:
+    """Everything encoded, 12 labelled, a champion, and 12 others that are labelled for the holdout; no Triton."""
+    assert store
     data = digits(CACHE)
     monkeypatch.setenv("NEXTBATCH_DATA_ROOT", str(data.root))
-    (home / "encoders").symlink_to(encoders)
     forget_process_state()
     encoding.open_encoder.cache_clear()
-    queue.prepare_database()
     step = len(data.train) // COUNT
     named = list(zip(data.train.paths[::step], data.train.labels[::step], strict=True))[:COUNT]
     known = {str(path.relative_to(data.root)): str(label) for path, label in named}
@@ -125,7 +133,9 @@ def played(home: Path, encoders: Path, exact: EncoderSpec, other: Path, monkeypa
         project.studio_project_id = STUDIO
     push_lines(project, io.BytesIO("\n".join(json.dumps({"uri": uri}) for uri in known).encode()))
     made = Played(project.id, known, other)
-    made.label(0, 12)
+    with transaction() as session:
+        session.execute(sa.update(Item).where(Item.uri.in_(list(known)[1:24:2])).values(is_holdout=True))
+    made.label(0, 24)
     made.play()
     return made
 
@@ -134,13 +144,13 @@ def played(home: Path, encoders: Path, exact: EncoderSpec, other: Path, monkeypa
 def served(triton: EmbeddedTriton, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedTriton]:
     """The embedded Triton of this home."""
     (home / "triton").symlink_to(triton.folder)
+    before = loaded(triton)
     monkeypatch.setenv("TRITON_URL", triton.url)
     yield triton
     encoding.open_encoder.cache_clear()
     encoding._client.cache_clear()
-    for name in loaded(triton):
-        if name.startswith("resnet18"):
-            unload(triton.url, name, 10)
+    for name in loaded(triton) - before:
+        unload(triton.url, name, 10)
 
 
 def loaded(server: EmbeddedTriton) -> set[str]:
@@ -167,7 +177,7 @@ class Asked:
 
 @contextmanager
 def people_asking(known: Mapping[str, str], strangers: list[str]) -> Iterator[Asked]:
-    """Somebody asks without a pause; every tenth call also has an item that nobody knows, for the encoder itself."""
+    """Somebody asks again and again; every twentieth call also has an item that nobody knows, for the encoder."""
     asked, over = Asked(), threading.Event()
     hooks = type("WithEncoder", (Hooks,), {"encode_now": staticmethod(encoding.encode_now)})
     uris = itertools.cycle([list(known)[start : start + 5] for start in range(0, len(known), 5)])
@@ -176,13 +186,13 @@ def people_asking(known: Mapping[str, str], strangers: list[str]) -> Iterator[As
         for number in itertools.count():
             if over.is_set():
                 return
-            tasks = next(uris) + ([strangers.pop()] if strangers and number % 10 == 0 else [])
+            tasks = next(uris) + ([strangers.pop()] if strangers and number % 20 == 0 else [])
             try:
                 entries = hooks(project_id=str(STUDIO)).predict([{"data": {"image": uri}} for uri in tasks])
                 asked.answers.append((tasks, entries))
             except BaseException as failure:
                 asked.failures.append(failure)
-            over.wait(0.02)
+            over.wait(0.05)
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -203,14 +213,15 @@ def expected(versions: Mapping[str, ModelVersion], uri: str, version: str) -> fl
     return float(head.predict(vectors.gather([content or ""]).astype(np.float32)).max())
 
 
+@on_sqlite
 def test_an_encoder_is_changed_and_changed_back_without_a_failed_prediction(
     served: EmbeddedTriton, played: Played
 ) -> None:
     old, first = played.project.encoder, played.champion()
-    strangers = [str(p.relative_to(digits(CACHE).root)) for p in digits(CACHE).test.paths[:40]]
+    strangers = [str(p.relative_to(digits(CACHE).root)) for p in digits(CACHE).test.paths[:5]]
     with people_asking(played.known, strangers) as asked:
         change = played.change()
-        played.label(12, 16)
+        played.label(24, 27)
         beside = played.play()  # on its way: nothing of this round knows of it
         on_its_way = played.champion()
         changeover.in_order(change.id)
@@ -223,7 +234,7 @@ def test_an_encoder_is_changed_and_changed_back_without_a_failed_prediction(
         after = loaded(served)
         with transaction() as session:
             registry.promote(session, session.get_one(ModelVersion, on_its_way.id), "ann", "rollback")
-        rows = len(VectorStore(encoding.settings().home / "vectors", first.encoder_digest, 1792))
+        rows = len(VectorStore(encoding.settings().home / "vectors", first.encoder_digest, SMALL.dims))
         meanwhile = played.play()
         answering = played.champion()
         changeover.in_order(played.now().id)
@@ -243,11 +254,11 @@ def test_an_encoder_is_changed_and_changed_back_without_a_failed_prediction(
     assert (new.encoder_digest, new.state) == (ready.encoder["digest"], "champion")
     assert still >= {name_of(old), name_of(ready.encoder)}  # for one round more
     assert name_of(old) not in after
-    assert "encoder_changed" not in played.alerts()  # no holdout here, so nothing to say
+    assert played.alerts() == ["encoder_changed"]  # nobody needs to be told of the way back
     assert answering.id == on_its_way.id  # a round on the other encoder does not undo what somebody decided
     assert back.encoder_digest == first.encoder_digest
     assert back.number > new.number
-    assert len(VectorStore(encoding.settings().home / "vectors", first.encoder_digest, 1792)) - rows <= 40
+    assert len(VectorStore(encoding.settings().home / "vectors", first.encoder_digest, SMALL.dims)) - rows <= 5
     assert asked.failures == []
     with reading() as session:
         versions = {version.name: version for version in session.scalars(sa.select(ModelVersion))}
@@ -261,27 +272,26 @@ def test_an_encoder_is_changed_and_changed_back_without_a_failed_prediction(
 
 def broken_weights(played: Played, served: EmbeddedTriton) -> dict[str, Any]:
     assert served
-    state = torchvision("models").resnet18(weights=None).state_dict()
-    torch.save({name: tensor * torch.nan for name, tensor in state.items()}, played.weights.with_name("nan.pth"))
-    return {"name": "resnet18", "weights": played.weights.with_name("nan.pth")}
+    return {"name": NAME, "weights": varied(played.weights.with_name("nan.safetensors"), 2, np.nan)}
 
 
 def no_weights(played: Played, served: EmbeddedTriton) -> dict[str, Any]:
     assert served
-    played.weights.with_name("text.pth").write_text("these are no weights")
-    return {"name": "resnet18", "weights": played.weights.with_name("text.pth")}
+    played.weights.with_name("text.safetensors").write_text("these are no weights")
+    return {"name": NAME, "weights": played.weights.with_name("text.safetensors")}
 
 
 def refused_by_triton(played: Played, served: EmbeddedTriton) -> dict[str, Any]:
-    spec = exported.export("resnet18", played.weights, encoding.settings().home / "encoders", "fp32")
+    spec = exported.export(NAME, played.weights, encoding.settings().home / "encoders", "fp32")
     encoding.lay_out(spec)
     onnx = served.repository / model_name(spec.name, spec.digest) / "1" / "model.onnx"
     damaged = onnx.with_name("damaged")
     damaged.write_bytes(bytes(onnx.stat().st_size))
     damaged.replace(onnx)  # the exported file is the same inode: it must not be written to
-    return {"name": "resnet18", "weights": played.weights}
+    return {"name": NAME, "weights": played.weights}
 
 
+@on_sqlite
 @pytest.mark.parametrize("breaks", [broken_weights, no_weights, refused_by_triton])
 def test_an_encoder_that_cannot_be_used_changes_nothing_and_says_the_mend(
     served: EmbeddedTriton, played: Played, breaks: Callable[[Played, EmbeddedTriton], dict[str, Any]]
@@ -309,22 +319,25 @@ def test_an_encoder_that_cannot_be_used_changes_nothing_and_says_the_mend(
         for path in sorted((served.repository / name_of(failed.encoder)).rglob("*"), reverse=True):
             path.unlink() if path.is_file() else path.rmdir()
         (served.repository / name_of(failed.encoder)).rmdir()
-    again = played.configure(name="resnet18", weights=failed.encoder["weights"], precision="fp32")
+    again = played.configure(name=NAME, weights=failed.encoder["weights"], precision="fp32")
     assert again is not None
     assert (again.id > failed.id, again.state) == (True, "waiting")  # storing it once more tries again
+    if breaks is broken_weights:  # mended under the same name
+        Path(failed.encoder["weights"]).write_bytes(played.weights.read_bytes())
+        assert changeover.check(again.id)
     back = played.configure(precision="fp32")
     assert back is not None
     assert back.state == "cancelled"
     assert changeover.in_order(again.id) == {}
 
 
+@on_sqlite
 def test_a_served_network_that_answers_otherwise_than_the_exported_one_is_refused(
-    served: EmbeddedTriton, played: Played, encoders: Path, tmp_path: Path
+    served: EmbeddedTriton, played: Played, tmp_path: Path
 ) -> None:
-    torch.manual_seed(1)
-    torch.save(torchvision("models").resnet18(weights=None).state_dict(), tmp_path / "others.pth")
-    wanted = exported.export("resnet18", tmp_path / "others.pth", encoders, "fp32")
-    stranger = exported.export("resnet18", played.weights, encoders, "fp32")
+    folder = encoding.settings().home / "encoders"
+    wanted = exported.export(NAME, varied(tmp_path / "3.safetensors", 3), folder, "fp32")
+    stranger = exported.export(NAME, varied(tmp_path / "4.safetensors", 4), folder, "fp32")
     encoding.lay_out(wanted)
     onnx = served.repository / model_name(wanted.name, wanted.digest) / "1" / "model.onnx"
     onnx.unlink()
@@ -334,9 +347,12 @@ def test_a_served_network_that_answers_otherwise_than_the_exported_one_is_refuse
         trial.try_out(played.project, wanted)
 
 
+@on_postgres
 def test_what_was_encoded_is_not_encoded_again_after_a_crash_or_a_cancellation(
     played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with transaction() as session:  # as an earlier nextbatch left it
+        session.get_one(Project, played.project_id).encoder = None
     change = played.change()
     changeover.check(change.id)
     kept: list[int] = []
@@ -369,19 +385,20 @@ def test_what_was_encoded_is_not_encoded_again_after_a_crash_or_a_cancellation(
     assert cancelled.state == "cancelled"
     assert repeated == {"encoded": 0, "failed": 0}
     assert played.play().state == "done"
-    assert played.champion().encoder_digest != digest
+    assert played.champion().encoder_digest == (played.project.encoder or {})["digest"] != digest
 
 
+@on_sqlite
 def test_the_same_encoder_under_another_name_is_in_use_at_once(played: Played, tmp_path: Path) -> None:
     played.change()
     changeover.in_order(played.now().id)
     played.play()
-    copy = tmp_path / "copy.pth"
+    copy = tmp_path / "copy.safetensors"
     copy.write_bytes(played.weights.read_bytes())
     used = played.project.encoder
     assert used is not None
 
-    change = played.configure(name="resnet18", weights=copy, precision="fp32")
+    change = played.configure(name=NAME, weights=copy, precision="fp32")
 
     assert change is not None
     assert changeover.in_order(change.id) == {}
@@ -389,9 +406,14 @@ def test_the_same_encoder_under_another_name_is_in_use_at_once(played: Played, t
     assert played.project.encoder == {**used, "weights": str(copy)}
 
 
+@on_sqlite
 @pytest.mark.timeout(300)
 def test_workers_killed_at_each_stage_of_a_change_go_on_after_a_restart(played: Played, tmp_path: Path) -> None:
-    change = played.change()
+    spec = exported.export(NAME, played.weights, encoding.settings().home / "encoders", "fp32")
+    with transaction() as session:  # by digest: the workers know no small encoders
+        wanted = Named(name=NAME, weights=played.weights, precision="fp32", digest=spec.digest)
+        change = changes.ask(session, session.get_one(Project, played.project_id), wanted, "ann")
+    assert change is not None
     for place in ("try_out", "scan", "switch"):
         killed = killed_worker.start(place, tmp_path / place, tmp_path / "worker.log")
         killed.join(90)
@@ -399,12 +421,12 @@ def test_workers_killed_at_each_stage_of_a_change_go_on_after_a_restart(played: 
 
     worker = killed_worker.start("nothing", tmp_path / "nothing", tmp_path / "worker.log")
     try:
-        assert wait_until(lambda: played.champion().encoder_digest == played.now().encoder["digest"], 90)
+        assert wait_until(lambda: played.alerts() == ["encoder_changed"], 90)
     finally:
         os.kill(worker.pid or 0, signal.SIGTERM)
         worker.join(20)
 
     done = played.now()
     assert (done.id, done.state) == (change.id, "in_use")
-    assert played.alerts() == []
-    assert len(VectorStore(encoding.settings().home / "vectors", done.encoder["digest"], 512)) == COUNT
+    assert played.champion().encoder_digest == done.encoder["digest"]
+    assert len(VectorStore(encoding.settings().home / "vectors", done.encoder["digest"], SMALL.dims)) == COUNT

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from backend.database import now
 from backend.web import charts, words
+from backend.web.views.encoders import ChangeView, EncoderView
 from backend.web.views.health import WorkerView
 from backend.web.views.models import CurvePoint, Measure
 from backend.web.views.projects import Counts, ProjectState, Trigger
@@ -114,3 +115,28 @@ def test_times_are_told_as_a_person_would(seconds: int, says: str) -> None:
 )
 def test_an_items_name_has_no_secret(uri: str, is_inline: bool, name: str) -> None:
     assert item_name(uri, is_inline) == name
+
+
+@pytest.mark.parametrize(
+    ("state", "done", "left_s", "failure", "says"),
+    [
+        ("waiting", None, None, None, "as soon as a worker takes that on. Rounds go on with lite0 (1a)."),
+        ("checking", None, None, None, "loaded and checked. Rounds go on with lite0 (1a)."),
+        ("encoding", 1_200, 180.0, None, "1,200 of 5,000 items are encoded, about 3 min left. Rounds go on"),
+        ("ready", 5_000, None, None, "the next round switches to it."),
+        ("failed", None, None, "Its weights are none.", "was not changed to mine: Its weights are none. Mend that"),
+        ("in_use", 5_000, None, None, ""),
+        ("cancelled", 7, None, None, ""),
+    ],
+)
+def test_how_far_a_change_of_the_encoder_is_in_words(
+    state: str, done: int | None, left_s: float | None, failure: str | None, says: str
+) -> None:
+    total = None if done is None else 5_000
+    change = ChangeView("mine", state, "configuration", done, total, left_s, None, failure, AT, None)
+
+    told = words.encoder_change(replace(STATE, encoder=EncoderView("lite0 (1a)", "1a", change)))
+
+    assert says in told
+    assert bool(told) == bool(says)
+    assert words.encoder_change(replace(STATE, encoder=EncoderView("lite0 (1a)", "1a", None))) == ""
