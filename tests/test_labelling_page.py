@@ -123,6 +123,7 @@ def page(browser: "Browser", server: LabelStudioServer) -> "Iterator[Page]":
     context.close()
 
 
+@pytest.mark.timeout(3 * PATIENCE_S)
 def test_a_person_labels_down_our_order_and_the_next_round_has_learned_it(project: Opened, page: "Page") -> None:
     said: list[str] = []
 
