@@ -134,6 +134,14 @@ def test_a_way_by_hand_is_an_arm_like_any_other(bench: Bench) -> None:
     assert curve.accuracy[-1] > 0.6
 
 
+@pytest.mark.parametrize("strategy", ["cal", "bald"])
+def test_strategies_ask_a_head_with_a_hidden_layer_as_they_ask_a_linear_one(bench: Bench, strategy: str) -> None:
+    curve = replay(bench, Arm(strategy, head="mlp"), seed=2, schedule=STEPS[:2])
+
+    assert curve.chosen == ("random", strategy)
+    assert curve.accuracy[-1] > 0.5
+
+
 def test_where_plausible_heads_come_from_is_part_of_an_arm(bench: Bench, tmp_path: Path) -> None:
     arms = [Arm("bald", head="logistic", samples=source) for source in ("bootstrap", "dropout", "laplace")]
 

@@ -16,15 +16,15 @@ from backend.learning.candidates import Unlabelled
 from backend.learning.committee import Source
 from backend.rounds.inputs import OF_A_MODEL, model_inputs
 
-HeadKind = Literal["service", "logistic"]
+HeadKind = Literal["service", "logistic", "mlp"]
 
 
 @dataclass(frozen=True)
 class Arm:
     """What is compared: a strategy, or one of `manual.WAYS`, and the head that learns from its picks.
 
-    `head` is "service", as a round fits it, or "logistic", which looks at labels alone. `samples` is where plausible
-    heads come from.
+    `head` is "service", as a round fits it by default, or "logistic" or "mlp", which look at labels alone. `samples` is
+    where plausible heads come from.
     """
 
     strategy: str
@@ -105,7 +105,8 @@ def _fit(bench: Bench, arm: Arm, known: NDArray[np.int64], seed: int) -> trainin
     pool = None
     if arm.head == "service" and len(known) <= training.PROPAGATION_LABELS:
         pool = Unlabelled.draw(bench.graph, bench.keys(known), bench.read, seed)
-    return training.fit(bench.pool[known], labels, bench.classes, pool, seed=seed)
+    methods = training.METHODS["mlp" if arm.head == "mlp" else "linear"]
+    return training.fit(bench.pool[known], labels, bench.classes, pool, seed=seed, methods=methods)
 
 
 def _only(bench: Bench, known: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -11,12 +11,14 @@ from backend.cli.progress import progress, say
 
 def fine_tune(
     project: Annotated[str, typer.Argument(help="The project's name, as in its YAML.")],
+    use: Annotated[bool, typer.Option("--use", help="Change the project over to the new encoder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train the project's encoder on its labels, as its YAML says; interrupted, the next call goes on from there."""
     from backend.cli.models import actor
-    from backend.database import project_named, reading
+    from backend.database import project_named, reading, transaction
     from backend.rounds.fine_tune import fine_tune as train
+    from backend.rounds.fine_tune import use as change_over
 
     with reading() as session:
         project_id = project_named(session, project).id
@@ -31,6 +33,9 @@ def fine_tune(
 
         found = train(project_id, actor(), changed)
     assert found is not None  # nothing here cancels it
+    if use and found.spec is not None:
+        with transaction() as session:
+            change_over(session, project_named(session, project), found)
     if as_json:
         digest = found.spec.digest if found.spec else None
         answer = {"encoder": digest, "weights": str(found.weights) if found.weights else None}
@@ -43,5 +48,9 @@ def fine_tune(
     if found.spec is None:
         print("No epoch was better than the encoder as it is: there is no new one.")
         return
-    print(f"encoder  {found.spec.digest}\nThese are labels that only said when to stop. To use it, put into the YAML:")
+    print(f"encoder  {found.spec.digest}\nThese are labels that only said when to stop; the holdout was not looked at.")
+    if use:
+        print(f"{project} changes over to it beside its rounds: nextbatch status {project}")
+        return
+    print("To use it, run this again with --use, or put into the YAML:")
     print(f"encoder:\n  name: {found.spec.name}\n  weights: {found.weights}")

@@ -12,6 +12,7 @@ import numpy as np
 import sqlalchemy as sa
 import structlog
 from numpy.typing import NDArray
+from sqlalchemy.orm import Session
 
 from backend.artefacts import whole
 from backend.database import Item, Project, now, reading, transaction
@@ -22,11 +23,11 @@ from backend.learning.finetune_plan import WEIGHTS, Outcome, Plan, record, recor
 from backend.learning.finetune_run import Run, Tell
 from backend.learning.provenance import provenance
 from backend.pool.catalog import Labelled, chunks, labelled
-from backend.rounds import hand
+from backend.rounds import configured, hand
 from backend.rounds.encoding import open_embeddings, source_config
 from backend.rounds.items import decoder, encoder_of, opened
 from backend.rounds.learn import snapshot_of
-from backend.settings import settings
+from backend.settings import EncoderSection, settings
 from backend.studio.labels import LabelTask
 
 log = structlog.get_logger()
@@ -97,6 +98,16 @@ def fine_tune(project_id: int, actor: str, tell: Tell, cancel: threading.Event |
         kept = run.kept()
         trained = [rows[at] for at in kept if not is_aside[at]]
         return _publish(project_id, actor, plan, outcome, run, trained, len(rows) - len(kept))
+
+
+def use(session: Session, project: Project, found: FineTuned) -> None:
+    """Name the new encoder in the project's configuration: it changes over beside its rounds, as `changes` has it."""
+    assert found.spec is not None
+    precision = project.settings.encoder.precision
+    encoder = EncoderSection.model_validate(
+        {"name": found.plan.encoder, "weights": found.weights, "precision": precision}
+    )
+    configured.replace(session, project, project.settings.model_copy(update={"encoder": encoder}))
 
 
 def _check(parent: EncoderSpec, rows: Sequence[Labelled]) -> None:

@@ -9,10 +9,11 @@ import pytest
 from backend.database import ModelVersion, reading, transaction
 from backend.errors import LoanUnreadable, NotRebuildable
 from backend.learning import registry, training
+from backend.learning.card import card, render
 from backend.learning.heads import Head
 from backend.rounds import comparison, learn
 from backend.rounds.rebuild import verify
-from tests.monitoring.conftest import Played
+from tests.monitoring.conftest import CLASSES, Played
 
 
 @pytest.mark.parametrize("labels", [12, 80])
@@ -41,6 +42,25 @@ def test_a_logistic_head_is_made_again_from_its_labels_alone(played: Played, mon
     assert "loan" not in version.lineage
     assert not registry.loans().exists()
     assert verify(version).answer == "equal"
+
+
+@pytest.mark.parametrize("kind", ["mlp", "best"])
+def test_a_configured_head_and_what_was_found_for_it_are_made_again(played: Played, kind: str) -> None:
+    head = {"kind": kind, "balanced": True, "tune_s": 60, "tune_trials": 2}
+    played.configure(CLASSES, head=head)
+    played.label(range(60))
+    played.learn()
+
+    version = played.version("v1")
+    verdict = verify(version)
+
+    assert verdict.answer == "equal"
+    assert version.lineage["tuning"]["trials"] == ({"mlp": 2} if kind == "mlp" else {"logistic": 2, "mlp": 2})
+    assert version.lineage["parameters"] == registry.load_head(version).parameters
+    assert ("loan" in version.lineage) == (kind == "best")
+    with reading() as session:
+        shown = render(card(session, version))
+    assert "tuning" in shown
 
 
 def test_another_process_makes_the_same_head(played: Played) -> None:

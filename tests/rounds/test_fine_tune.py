@@ -25,7 +25,7 @@ from backend.learning.finetune_run import Run
 from backend.pool.catalog import item_key
 from backend.pool.decode import decode
 from backend.pool.folders import digits
-from backend.rounds import encoding, learn
+from backend.rounds import changes, encoding, learn
 from backend.rounds.fine_tune import fine_tune
 from backend.rounds.queue import prepare_database
 from backend.rounds.rebuild import verify
@@ -101,11 +101,11 @@ def test_a_killed_child_goes_on_and_the_new_encoder_is_what_training_here_makes(
     assert (facts["plan"]["parent"], facts["plan"]["snapshot"]) == (before.digest, found.plan.snapshot)
     assert (settings().home / "snapshots" / f"{found.plan.snapshot}.jsonl.gz").is_file()
 
-    answer = CliRunner().invoke(app, ["models", "fine-tune", "p", "--json"])
+    answer = CliRunner().invoke(app, ["models", "fine-tune", "p", "--use", "--json"])
 
     assert json.loads(answer.stdout)["encoder"] == found.spec.digest
     with reading() as session:
-        assert [deed.action for deed in session.scalars(sa.select(Deed))] == ["fine-tune"]
+        assert [deed.action for deed in session.scalars(sa.select(Deed))] == ["fine-tune", "encoder"]
     used_by_the_project(project_id, found.spec, found.weights)
 
 
@@ -125,8 +125,12 @@ def used_by_the_project(project_id: int, spec: EncoderSpec, weights: Path) -> No
     """Its labelled items are encoded anew, a head is fitted, and no label that it was trained on judges that head."""
     with transaction() as session:
         project = session.get_one(Project, project_id)
-        project.config = {**project.config, "encoder": {"name": spec.name, "weights": str(weights)}}
+        change = changes.open_change(session, project_id)
+        assert change is not None
+        assert change.encoder["weights"] == str(weights)
+        change.state = "ready"
         session.add(Round(project_id=1, number=1, workflow_id="w"))
+        changes.switch(session, project, 1)
         session.execute(sa.update(Item).where(Item.id > LABELLED + HOLDOUT).values(state="gone"))
         session.flush()
         assert encoding.open_embeddings(project).digest == spec.digest
