@@ -22,6 +22,13 @@ _KEY_HEADER = {
     "description": "The same key and request within a day: the same answer, and nothing is done twice.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
+_TAG_HEADER = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "The ETag of an answer that you have: 304 and no body while nothing changed.",
+    "schema": {"type": "string"},
+}
 _Kind = tuple[str, Literal["validation", "serialization"], TypeAdapter[Any]]
 _NAME = "^[a-z0-9][a-z0-9_-]{0,62}$"
 _PARAMETERS: dict[str, dict[str, Any]] = {
@@ -139,6 +146,10 @@ def _operation(route: Route, schema: dict[str, Any], body: dict[str, Any] | None
         replayed = {"description": "Whether this was answered before.", "schema": {"const": "true"}}
         operation["responses"][str(route.status)]["headers"] = {REPLAYED: replayed}
     else:
+        parameters.append(_TAG_HEADER)
+        operation["responses"][str(route.status)]["headers"] = {
+            "ETag": {"required": True, "schema": {"type": "string"}}
+        }
         operation["responses"]["304"] = {"description": "Nothing changed since the ETag in If-None-Match."}
     return operation
 
