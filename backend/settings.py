@@ -236,6 +236,14 @@ class ChallengerSection(Section):
     )
 
 
+class StoppingSection(Section):
+    """What is enough; people decide when to stop, the loop's page says what the learning curve promises."""
+
+    target: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="The accuracy on the random holdout that is wanted, such as 0.95."
+    )
+
+
 class ProjectConfig(Section):
     """A project's configuration as a service: one YAML file."""
 
@@ -251,6 +259,7 @@ class ProjectConfig(Section):
     batch: BatchSection = BatchSection()
     strategy: StrategySection = StrategySection()
     trigger: TriggerSection = TriggerSection()
+    stopping: StoppingSection = StoppingSection()
     validation: ValidationSection = ValidationSection()
     analysis: AnalysisSection = AnalysisSection()
     challenger: ChallengerSection = ChallengerSection()

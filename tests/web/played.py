@@ -39,6 +39,7 @@ SIGNED_URI = "https://user:hunter2@store.example/lake.jpg?X-Amz-Signature=deadbe
 VERSIONS = 6
 BATCH = 12
 HOLDOUT = 150
+TWICE = 24  # items that a second person labelled
 NEAREST = 302  # the place of the labelled item that the first pick of a batch is most like
 
 
@@ -81,7 +82,7 @@ def play(root: Path, hostile: bool = True) -> Played:
         picked = items[:BATCH]
         labelled = items[300 : 300 + VERSIONS * 60]
         session.add_all(_annotation(project, item) for item in labelled)
-        session.add_all(_second(project, item, place) for place, item in enumerate(labelled[:24]))
+        session.add_all(_second(project, item, place) for place, item in enumerate(labelled[:TWICE]))
         for number in range(1, VERSIONS + 1):
             _round(session, project, number, picked, items, hostile)
         session.flush()
