@@ -46,6 +46,10 @@ def main() -> None:
         return
     rows = []
 
+    def keep(rows: list[dict[str, Any]]) -> None:
+        sizes = {"pool": len(bench.labels), "test": len(bench.test_labels), "features": int(bench.pool.shape[1])}
+        write("perceptron", rows, **sizes)
+
     def asked(labels: int, seed: int, kind: HeadKind, tuned: Tuned = training.UNTUNED) -> tuple[float, float, float]:
         """Accuracy, log loss, seconds."""
         known = np.random.default_rng(seed).permutation(len(bench.labels))[:labels]
@@ -71,10 +75,11 @@ def main() -> None:
             row(f"mlp-{labels}-log-loss", f"log loss changed by {what}", losses, "nats", **_interval(losses)),
         ]  # fmt: skip
         print(show(rows[-2]), rows[-2]["interval"], peers, seconds, flush=True)
+        keep(rows)
     for kind in ("linear", "mlp"):
         rows.append(_tuned_row(kind, arguments.seeds, bench, asked))
         print(show(rows[-1]), rows[-1]["interval"], flush=True)
-    write("perceptron", rows, pool=len(bench.labels), test=len(bench.test_labels), features=int(bench.pool.shape[1]))
+        keep(rows)
 
 
 def speed(bench: Bench) -> None:
