@@ -234,9 +234,17 @@ def apply(
     """Show how a YAML differs from the stored configuration and, with --yes, store it as a new version."""
     from backend import configuration
     from backend import seed as seeding
+    from backend.database import reading
+    from backend.web import words
+    from backend.web.views.projects import project_state
 
-    difference = seeding.apply(configuration.load(config), replace=yes)
+    wanted = configuration.load(config)
+    difference = seeding.apply(wanted, replace=yes)
     print(difference or "no difference")
+    if yes:
+        with reading() as session:
+            if told := words.encoder_change(project_state(session, wanted.name)):
+                say(told)
     if difference and not yes:
         say("Nothing was changed. Repeat with --yes to store this configuration.")
         raise typer.Exit(1)

@@ -15,6 +15,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Literal
 
+from safetensors import SafetensorError
+
 from backend.errors import BadEncoderWeights, EncoderUnreadable
 from backend.learning.architectures import ARCHITECTURES, Architecture, sha256_of
 from backend.settings import Kind
@@ -77,7 +79,7 @@ def export(name: str, weights: Path | None, directory: Path, precision: Precisio
             return load(directory, known.read_text())
     try:
         network = architecture.read(weights)
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError, SafetensorError) as error:
         raise BadEncoderWeights(name=name, problem=error) from error
     digest = _digest(name, network.state_dict(), architecture, precision)
     directory.mkdir(parents=True, exist_ok=True)

@@ -41,6 +41,8 @@ def ask(session: Session, project: Project, wanted: Named, actor: str) -> Encode
             return going
         cancel(session, going, actor)
     if is_same(Named.model_validate(encoder_of(project).model_dump()), wanted):
+        if (last := latest(session, project.id)) is not None and last.state == "failed":
+            last.state = "cancelled"  # nobody wants it any more
         return None
     change = EncoderChange(project_id=project.id, encoder=wanted.model_dump(mode="json"), actor=actor[:128])
     session.add(change)

@@ -8,7 +8,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from backend.rounds import changeover, changes, choose, encoding, learn, restock, source, worker
+from backend.rounds import changes, choose, encoding, learn, restock, source, worker
 from backend.rounds import round as the_round
 
 WORK = {
@@ -18,7 +18,6 @@ WORK = {
     "choose": (choose, "choose"),
     "publish": (source, "publish"),
     "restock": (restock, "restock"),
-    "try_out": (changeover, "try_out"),
     "scan": (encoding, "scan"),
     "switch": (changes, "switch"),
 }

@@ -8,6 +8,7 @@ from werkzeug.serving import make_server
 
 from backend.processes import free_port
 from backend.rounds import worker
+from backend.rounds.encoding import encode_now
 from backend.rounds.queue import prepare_database
 from backend.web.app import create_app
 
@@ -16,7 +17,7 @@ from backend.web.app import create_app
 def web(port: int | None = None) -> Iterator[str]:
     """The web process's application over a prepared database; where it listens."""
     prepare_database()
-    server = make_server("127.0.0.1", port or free_port(), create_app(), threaded=True)
+    server = make_server("127.0.0.1", port or free_port(), create_app(encode_now=encode_now), threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.port}"
