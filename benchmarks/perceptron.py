@@ -93,7 +93,7 @@ def speed(bench: Bench) -> None:
         runs = [training.fit(x, y, bench.classes, seed=seed, methods=methods).seconds for seed in range(5)]
         rows.append(row(f"head-fit-{name}", f"fitting a {name} head to 5,000 x 1,280", runs, "s", target=target))
         print(show(rows[-1]), flush=True)
-    write("head_speed", rows, threads=torch.get_num_threads())
+        write("head_speed", rows, threads=torch.get_num_threads())
 
 
 def _tuned_row(kind: HeadKind, seeds: int, bench: Bench, asked: Any) -> dict[str, Any]:
