@@ -8,6 +8,7 @@ UV := $(BIN)/uv pip install --python $(BIN)/python
 STAY ?= 1
 # Each has a Label Studio, a Triton, a Postgres and an S3 server of its own: 2 keep two cores busy. One thread each: the
 # threads of numerical libraries wait for one another by spinning, and two such processes stand in each other's way.
+# Bytecode is kept, whatever the environment says: a process that starts would compile all that it imports.
 TEST_PROCESSES ?= 2
 PUBLISH ?= reorder
 FUZZ ?= --max-examples 100
@@ -21,7 +22,7 @@ demo: $(VENV)/.demo
 	$(BIN)/nextbatch demo $(if $(DATA),--data "$(DATA)") --publish $(PUBLISH) $(if $(filter 0,$(STAY)),--no-stay,--stay)
 
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 NEXTBATCH_WORKER_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 NEXTBATCH_WORKER_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # Workers in network namespaces of their own; wants root.
 test-machines: $(VENV)/.test

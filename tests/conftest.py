@@ -4,6 +4,7 @@ import ctypes
 import os
 import uuid
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,13 @@ from backend.settings import settings
 from tests.services import postgres
 
 LONGEST = (
-    "web/test_browser.py", "rounds/test_recovery.py", "test_demo.py", "rounds/test_jobs.py", "test_labelling_page.py",
-    "test_seed.py", "rounds/test_round.py", "test_doctor.py", "scoring/test_servers.py", "test_backtest.py",
-    "rounds/test_changeover.py", "rounds/test_garbage.py", "rounds/test_texts.py", "web/test_server.py",
+    "strategies/test_contract.py", "web/test_browser.py", "rounds/test_recovery.py", "test_demo.py",
+    "rounds/test_jobs.py", "test_labelling_page.py", "test_seed.py", "rounds/test_round.py", "test_doctor.py",
+    "scoring/test_servers.py", "test_backtest.py", "rounds/test_changeover.py", "rounds/test_garbage.py",
+    "rounds/test_texts.py", "web/test_server.py",
 )  # fmt: skip
-"""Begun first, so that no process of the suite is left alone with one of them at the end; and a browser before there
-is a Label Studio and a Triton beside it."""
+"""Begun first, so that no process of the suite is left alone with one of them at the end; and what takes much memory
+before there is a Label Studio and a Triton beside it."""
 
 pytest_plugins = [f"tests.services.{name}" for name in ("browser", "label_studio", "seaweed", "triton")]
 
@@ -30,10 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((n for n, name in enumerate(LONGEST) if item.path == root / name), len(LONGEST)))
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """What a file's tests have freed is given back to the machine: other processes need it."""
+    """Memory that a file's tests have freed, or that the process keeps which they fork from, is given back."""
     if nextitem is None or nextitem.path != item.path:
         ctypes.CDLL(None).malloc_trim(0)
+        forkserver._forkserver._stop()  # as multiprocessing's own tests end it
 
 
 def forget_process_state() -> None:
