@@ -25,10 +25,10 @@ from tests.services.seaweed import S3Server
 def pictures(s3_server: S3Server) -> S3Server:
     """An S3 server with 12 digits, and an object that is no image, below one prefix."""
     client = s3_server.client()
-    client.create_bucket(Bucket="pictures")
+    client.create_bucket(Bucket="seeded")
     for place, path in enumerate(images.files(12)):
-        client.put_object(Bucket="pictures", Key=f"digits/{place}{path.suffix}", Body=path.read_bytes())
-    client.put_object(Bucket="pictures", Key="digits/notes.txt", Body=b"no image")
+        client.put_object(Bucket="seeded", Key=f"digits/{place}{path.suffix}", Body=path.read_bytes())
+    client.put_object(Bucket="seeded", Key="digits/notes.txt", Body=b"no image")
     return s3_server
 
 
@@ -113,7 +113,7 @@ def test_a_prefix_of_a_bucket_is_seeded_like_a_folder(
     config.write_text(
         f"name: {name}\npublish: {publish}\n"
         f"label_studio: {{title: {name}, labels: ['0','1','2','3','4','5','6','7','8','9']}}\n"
-        f"pool: {{source: s3, path: 's3://pictures/digits', allow_buckets: [pictures],"
+        f"pool: {{source: s3, path: 's3://seeded/digits', allow_buckets: [seeded],"
         f" s3_endpoint: {pictures.endpoint}, holdout_path: {web}/test, holdout_items: 10}}\n"
     )
     seed = [sys.executable, "-m", "backend.cli", "seed", str(config)]

@@ -21,6 +21,7 @@ log = structlog.get_logger()
 EVERY_S = 10.0
 
 _lock = threading.Lock()
+_writing = threading.Lock()
 _waiting: Counter[int] = Counter()
 _writer = ThreadPoolExecutor(1, thread_name_prefix="usage")
 _written_at = 0.0
@@ -41,7 +42,12 @@ def count(version_id: int, answers: int) -> None:
 
 
 def flush() -> None:
-    """Write what was counted; what the database refuses is counted on."""
+    """Write what was counted, after whoever writes already; what the database refuses is counted on."""
+    with _writing:
+        _write()
+
+
+def _write() -> None:
     with _lock:
         counted = dict(_waiting)
         _waiting.clear()
