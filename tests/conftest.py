@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from backend import database
+from backend.learning import usage
 from backend.rounds import encoding, queue
 from backend.settings import settings
 from tests.services import postgres
@@ -46,6 +47,7 @@ def forget_process_state() -> None:
         database.engine().dispose()
     for cached in (settings, database.engine, queue.client, encoding.embeddings_of):
         cached.cache_clear()
+    usage._waiting.clear()
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 

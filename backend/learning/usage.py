@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from backend.database import ModelUse, now, transaction
+from backend.database import ModelUse, ModelVersion, now, transaction
 
 log = structlog.get_logger()
 
@@ -57,7 +57,10 @@ def _write() -> None:
     try:
         with transaction() as session:
             insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+            known = set(session.scalars(sa.select(ModelVersion.id).where(ModelVersion.id.in_(counted))))
             for version_id, answers in sorted(counted.items()):
+                if version_id not in known:  # gone for good
+                    continue
                 added = insert(ModelUse).values(version_id=version_id, day=day, answers=answers)
                 session.execute(
                     added.on_conflict_do_update(
@@ -65,8 +68,6 @@ def _write() -> None:
                         set_={"answers": ModelUse.answers + added.excluded.answers},
                     )
                 )
-    except sa.exc.IntegrityError:  # a version that is gone for good
-        log.warning("usage.of_unknown_versions", versions=sorted(counted))
     except sa.exc.SQLAlchemyError as error:
         log.warning("usage.not_written", cause=type(error).__name__)
         with _lock:

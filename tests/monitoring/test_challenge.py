@@ -152,6 +152,7 @@ def test_predict_asks_the_challenger_for_its_share_and_counts(rivals: Played) ->
     run("models", "challenge", "p", "v2")
 
     shared = Hooks("1").predict(tasks)
+    usage.count(987_654, 5)  # a version that is gone for good costs the others nothing
     usage.flush()
 
     with reading() as session:
