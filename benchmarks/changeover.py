@@ -124,6 +124,7 @@ def labelling(project_id: int, truth: Sequence[tuple[str, str]]) -> Iterator[Non
 @contextmanager
 def service(home: Path, root: Path) -> Iterator[str]:
     """Triton, worker and web process; the address of the last."""
+    from backend.connections import answers
     from backend.processes import free_port, spawn, stop, wait_until
     from backend.rounds.queue import prepare_database
     from backend.scoring.serving import EmbeddedTriton
@@ -141,13 +142,7 @@ def service(home: Path, root: Path) -> Iterator[str]:
         stack.callback(stop, spawn([sys.executable, "-c", program], home / "web.log", environment))
         url = f"http://127.0.0.1:{port}"
 
-        def is_up() -> bool:
-            try:
-                return httpx.get(f"{url}/health").status_code == 200
-            except httpx.HTTPError:
-                return False
-
-        assert wait_until(is_up, 30), (home / "web.log").read_text()
+        assert wait_until(lambda: answers(f"{url}/health"), 30), (home / "web.log").read_text()
         yield url
 
 

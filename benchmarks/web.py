@@ -207,6 +207,7 @@ def work(stopping: Any, items: int) -> None:
 @contextmanager
 def serving(home: Path) -> Iterator[str]:
     """The product's own web process."""
+    from backend.connections import answers
     from backend.processes import free_port, spawn, stop, wait_until
 
     port = free_port()
@@ -215,18 +216,11 @@ def serving(home: Path) -> Iterator[str]:
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        if not wait_until(lambda: _answers(url), timeout_s=60):
+        if not wait_until(lambda: answers(f"{url}/health"), timeout_s=60):
             raise TimeoutError((home / "web.log").read_text())
         yield url
     finally:
         stop(process)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=1).is_success
-    except httpx.HTTPError:
-        return False
 
 
 def calls(url: str, name: str, count: int) -> dict[str, list[float]]:

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _REFUSAL = re.compile(r"status code: (\d{3})(?:.*?<Code>(\w{1,40})</Code>)?", re.DOTALL)
-Page = TypeVar("Page")
-
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+Page = TypeVar("Page")
 
 
 @dataclass(frozen=True)

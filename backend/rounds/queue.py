@@ -122,24 +122,22 @@ def _enqueue(session: Session, project_id: int, workflow: str, **values: Any) ->
 
 def request_change(session: Session, change_id: int) -> None:
     """Let a worker that makes rounds carry out this change of an encoder; in the transaction that made its row."""
-    options: EnqueueOptions = {
-        "queue_name": CHANGES,
-        "workflow_name": "encoder_change",
-        "workflow_id": f"encoder_change:{change_id}",
-        "app_version": APPLICATION_VERSION,
-    }
-    client().enqueue_in_transaction(session, options, change_id)
+    _enqueue_row(session, CHANGES, "encoder_change", change_id)
 
 
 def request_job(session: Session, job_id: int) -> None:
     """Let any worker take this part of a scan; in the transaction that made its row."""
+    _enqueue_row(session, JOBS, "job", job_id)
+
+
+def _enqueue_row(session: Session, queue: str, workflow: str, id_: int) -> None:
     options: EnqueueOptions = {
-        "queue_name": JOBS,
-        "workflow_name": "job",
-        "workflow_id": f"job:{job_id}",
+        "queue_name": queue,
+        "workflow_name": workflow,
+        "workflow_id": f"{workflow}:{id_}",
         "app_version": APPLICATION_VERSION,
     }
-    client().enqueue_in_transaction(session, options, job_id)
+    client().enqueue_in_transaction(session, options, id_)
 
 
 def due_trigger(session: Session, project: Project, at: dt.datetime | None = None) -> str | None:
