@@ -10,6 +10,7 @@ from PIL import Image
 from backend.database import Project, transaction
 from backend.errors import FullModelUnfit
 from backend.pool.catalog import Candidates, NewItem, add_items
+from backend.processes import wait_until
 from backend.rounds import full_models
 from backend.rounds.queue import prepare_database
 from backend.scoring.serving import EmbeddedTriton
@@ -17,6 +18,7 @@ from backend.scoring.triton import connect
 from backend.settings import ModelsSection
 from backend.studio.labels import image_config
 from tests.conftest import forget_process_state
+from tests.services.triton import inferences
 
 CONFIG = """
 name: "{name}"
@@ -56,13 +58,6 @@ def serve(triton: EmbeddedTriton, name: str, dropout: float = 0.0, classes: int 
     client.load_model(name)
     client.close()
     return name
-
-
-def asked(triton: EmbeddedTriton, name: str) -> int:
-    client = connect(triton.url)
-    (found,) = client.get_inference_statistics(name).model_stats
-    client.close()
-    return int(found.inference_count)
 
 
 @pytest.fixture
@@ -105,7 +100,7 @@ def test_an_ensemble_answers_for_what_the_head_doubts_and_is_asked_once(
     there = [1, 2, 4, 5]
     np.testing.assert_allclose(said[:, there], np.broadcast_to(expected[there][:, ::-1], (2, 4, 3)), atol=2e-3)
     np.testing.assert_array_equal(said, again)
-    assert [asked(triton, name) for name in names] == [4, 4]
+    assert wait_until(lambda: [inferences(triton, name) for name in names] == [4, 4], 10)
 
 
 def test_a_model_whose_dropout_stays_on_gives_draws_that_differ(pool: Candidates, triton: EmbeddedTriton) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import psutil
 import pytest
 from numpy.typing import NDArray
-from tritonclient import grpc
 
 from backend.errors import EncoderDown
 from backend.learning.encoders import EncoderSpec
@@ -27,6 +26,7 @@ from backend.scoring.serving import EmbeddedTriton
 from backend.scoring.triton import TritonEncoder
 from backend.scoring.vectors import VectorStore
 from tests.services.images import files
+from tests.services.triton import inferences
 
 
 @pytest.fixture
@@ -39,11 +39,7 @@ def both(triton: EmbeddedTriton, second_triton: EmbeddedTriton, exact: EncoderSp
 
 def encoded_by(server: EmbeddedTriton, spec: EncoderSpec) -> int:
     """Images that this server encoded since it started."""
-    name = model_name(spec.name, spec.digest)
-    with grpc.InferenceServerClient(server.url) as client:
-        if not client.is_model_ready(name):
-            return 0
-        return int(client.get_inference_statistics(name).model_stats[0].inference_count)
+    return inferences(server, model_name(spec.name, spec.digest))
 
 
 def test_addresses_are_read_as_people_write_them() -> None:
@@ -63,10 +59,12 @@ def test_idle_servers_share_the_work(
     with ThreadPoolExecutor(4) as pool:
         rows = list(pool.map(lambda _: both.encode(images[:6]), range(8)))
 
-    after = [encoded_by(server, exact) for server in (triton, second_triton)]
-    taken = [end - start for start, end in zip(before, after, strict=True)]
-    assert sum(taken) == 48
-    assert min(taken) >= 12
+    def taken() -> list[int]:
+        after = [encoded_by(server, exact) for server in (triton, second_triton)]
+        return [end - start for start, end in zip(before, after, strict=True)]
+
+    assert wait_until(lambda: sum(taken()) == 48, 10), taken()
+    assert min(taken()) >= 12
     expected = LocalEncoder(exact).encode(images[:6])
     for part in rows:
         np.testing.assert_allclose(part, expected, atol=1e-3)
@@ -95,7 +93,7 @@ def test_a_busy_server_gets_no_request_while_another_is_idle(
     finally:
         frozen.resume()
 
-    assert encoded_by(second_triton, exact) >= before + 10
+    assert wait_until(lambda: encoded_by(second_triton, exact) >= before + 10, 10)
 
 
 def test_a_scan_outlives_a_killed_server_and_takes_it_back(
@@ -132,7 +130,7 @@ def test_a_scan_outlives_a_killed_server_and_takes_it_back(
     assert sorted(done) == list(range(160))
     assert (store.locate(list(done.values())) >= 0).all()
     assert is_back
-    assert encoded_by(second_triton, exact) == before + 2
+    assert wait_until(lambda: encoded_by(second_triton, exact) == before + 2, 10)
 
 
 def test_when_all_are_away_the_error_passes(exact: EncoderSpec, images: NDArray[np.uint8]) -> None:

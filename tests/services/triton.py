@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from backend.learning.encoders import EncoderSpec, export
 from backend.scoring import repository, serving
+from backend.scoring.triton import connect
 from tests.services.images import files
 
 
@@ -72,6 +74,15 @@ def second_triton(other_triton: serving.EmbeddedTriton) -> serving.EmbeddedTrito
     if not other_triton.is_alive():
         other_triton.restart()
     return other_triton
+
+
+def inferences(server: serving.EmbeddedTriton, model: str) -> int:
+    """What this server has counted for the model. It counts an answer shortly after sending it: wait for a number."""
+    with closing(connect(server.url)) as client:
+        if not client.is_model_ready(model):
+            return 0
+        (found,) = client.get_inference_statistics(model).model_stats
+        return int(found.inference_count)
 
 
 def put(server: serving.EmbeddedTriton, spec: EncoderSpec) -> str:
