@@ -88,7 +88,8 @@ class _Known(NamedTuple):
 def _known(project_id: int, keys: Collection[str]) -> dict[str, _Known]:
     columns = (Item.key, Item.id, Item.state, Item.validator, Item.content_hash)
     with reading() as session:
-        rows = session.execute(sa.select(*columns).where(Item.project_id == project_id, Item.key.in_(keys))).all()
+        query = sa.select(*columns).where(Item.project_id == project_id, Item.key.in_(keys))
+        rows = session.connection().execute(query).all()
     return {key: _Known(id_, state, validator, hash_) for key, id_, state, validator, hash_ in rows}
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _REFUSAL = re.compile(r"status code: (\d{3})(?:.*?<Code>(\w{1,40})</Code>)?", re.DOTALL)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_PAGES_AHEAD = 8  # of 1,000 keys
 
 Page = TypeVar("Page")
 
@@ -193,12 +195,15 @@ class Buckets:
 
 
 def _ahead(pages: Iterator[Page]) -> Iterator[Page]:
-    """The next page is asked for while this one is looked at."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, pages, None)
-        while (page := coming.result()) is not None:
-            coming = thread.submit(next, pages, None)
+    """The next pages are asked for while this one is looked at: a catalogue compares five at a time."""
+    thread = ThreadPoolExecutor(1)
+    try:
+        coming = deque(thread.submit(next, pages, None) for _ in range(_PAGES_AHEAD))
+        while (page := coming.popleft().result()) is not None:
+            coming.append(thread.submit(next, pages, None))
             yield page
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 def _listed(bucket: str, key: str, size_bytes: int, etag: str | None, modified: datetime) -> Listed:
