@@ -364,6 +364,19 @@ class Job(Table):
     finished_at: Mapped[dt.datetime | None]
 
 
+class LogLine(Table):
+    """A line that a run wrote, by the engine's id of it: the last lines of each run are kept (`rounds.journal`)."""
+
+    __tablename__ = "log_lines"
+    __table_args__ = (sa.Index("ix_log_lines_run", "run", "id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run: Mapped[str] = mapped_column(sa.String(128))
+    at: Mapped[dt.datetime]
+    level: Mapped[str] = mapped_column(sa.String(8))
+    event: Mapped[str] = mapped_column(sa.Text)
+    facts: Mapped[dict[str, Any]]
+
+
 class Parcel(Table):
     """Vectors on their way from a worker that does not share the home: what a job's scan finished in half a second.
 

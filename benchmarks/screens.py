@@ -20,6 +20,7 @@ PAGES = {
     "models": "/models",
     "compare": "/models/compare?one=v6&other=v5",
     "health": "/health",
+    "log": "/rounds/6/log",
     "settings": "/settings",
     "api": "",
 }

@@ -15,7 +15,9 @@ from backend.client.shapes import (
     Counted,
     Feedback,
     Item,
+    Job,
     Label,
+    LogLine,
     Model,
     Pick,
     Project,
@@ -88,6 +90,16 @@ class Client:
     def items(self, name: str, state: str | None = None) -> Iterator[Item]:
         """Items by id, perhaps of one state only: new, encoded, failed or gone."""
         return self._at.rows(Item, _path(name, "items"), query={} if state is None else {"state": state})
+
+    def jobs(self, name: str) -> Iterator[Job]:
+        """The parts of a scan that many workers share, newest first."""
+        return self._at.rows(Job, _path(name, "jobs"))
+
+    def log(
+        self, name: str, number: int, of: Literal["rounds", "jobs", "encoder-changes"] = "rounds"
+    ) -> Iterator[LogLine]:
+        """What a round, a query, a job or a change of the encoder wrote last, newest first."""
+        return self._at.rows(LogLine, _path(name, of, number, "log"))
 
     # Selecting without Label Studio.
 

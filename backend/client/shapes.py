@@ -148,6 +148,30 @@ class Query:
 
 
 @dataclass(frozen=True)
+class Job:
+    """A part of a scan that many workers share; `done` of `items` have an embedding, `failed` of those never will."""
+
+    id: int
+    state: str
+    worker: str | None
+    done: int
+    items: int
+    failed: int
+    left_s: float | None
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line of a log: when, how grave (info, warning, error), what happened, and its facts in words."""
+
+    at: datetime
+    level: str
+    event: str
+    facts: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Pushed:
     """How many items were new and known; how many were refused, and why, a line a reason."""
 

@@ -168,6 +168,7 @@ def fail(change_id: int, reason: str) -> bool:
             name = Named.model_validate(change.encoder)
             message = f"The encoder was not changed to {name}: {reason}"
             alarms.write(session, change.project_id, "warn", "encoder_refused", message, evidence=reason, mend=_MEND)
+            log.error("encoder_change.failed", reason=reason)
         project_id = change.project_id
     put_away(project_id, 0)
     return is_failure
@@ -256,6 +257,7 @@ def _enter(change_id: int, state: str) -> tuple[EncoderChange, Project]:
     with transaction() as session:
         change = _still_open(session, change_id)
         change.state = state
+        log.info("encoder_change.step", state=state, encoder=str(Named.model_validate(change.encoder)))
         return change, session.get_one(Project, change.project_id)
 
 

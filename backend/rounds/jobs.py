@@ -73,6 +73,8 @@ def run_job(job_id: int) -> dict[str, Any]:
     except Exception as failure:
         reason = str(failure) if isinstance(failure, NextbatchError) else f"{type(failure).__name__}: {failure}"
         _update(job_id, state="failed", failure=reason, finished_at=now())
+        with about(job=job_id, run=DBOS.workflow_id):
+            log.error("job.failed", reason=reason)
         raise
 
 
@@ -92,6 +94,7 @@ def encode_part(job_id: int) -> dict[str, Any]:
     if embeddings.digest != job.encoder_digest:
         raise JobMismatch(mine=embeddings.digest[:12], wanted=job.encoder_digest[:12])
     before = job.items - len(items)
+    log.info("job.began", project=project.id, items=job.items, done_before=before, worker=DBOS.executor_id)
     _update(job_id, state="running", started_at=now(), done=before, failed=0, worker=DBOS.executor_id)
 
     stages = Stages()
@@ -109,6 +112,7 @@ def encode_part(job_id: int) -> dict[str, Any]:
             )
     counts = {"done": job.items, "failed": report.failed}
     _update(job_id, state="done", finished_at=now(), stages=report.speed.as_dict(), **counts)
+    log.info("job.done", project=project.id, **counts)
     return counts
 
 

@@ -94,6 +94,7 @@ def begin(project_id: int, number: int, *, claims_events: bool = True) -> None:
         changes.follow_champion(session, project)
         changes.switch(session, project, number)
         _update(session, project_id, number, state="running", step="begin", started_at=now(), failure=None)
+    log.info("round.began", claims_events=claims_events)
 
 
 @step("sync")
@@ -204,6 +205,7 @@ def fail(project_id: int, number: int, reason: str) -> None:
 def _enter(project_id: int, number: int, name: str) -> None:
     with transaction() as session:
         _update(session, project_id, number, step=name, progress={})
+        log.info("round.step", step=name)
         _stop_if_unwanted(session, project_id, number)
 
 

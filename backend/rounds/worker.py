@@ -18,7 +18,7 @@ from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 
 from backend import metrics
 from backend.database import EncoderChange, Event, Job, Project, Round, Worker, engine, now, reading, transaction
-from backend.rounds import alarms
+from backend.rounds import alarms, journal
 from backend.rounds.changes import OPEN
 from backend.rounds.queue import (
     APPLICATION,
@@ -113,6 +113,7 @@ def run(stopping: threading.Event | None = None) -> None:
         _every(HEARTBEAT_S, lambda: take_over(slot.executor_id), stopping),
         _every(HEARTBEAT_S, lambda: take_over_jobs(slot.executor_id), stopping),
         _every(HEARTBEAT_S, lambda: take_over_changes(slot.executor_id), stopping),
+        _every(journal.EVERY_S, journal.flush, stopping),
     ]
     if is_whole:
         beats += [_every(TICK_S, request_due_rounds, stopping), _every(RECONCILE_S, Reconciler(), stopping)]
@@ -122,6 +123,7 @@ def run(stopping: threading.Event | None = None) -> None:
         beat.join(timeout=HEARTBEAT_S)
     log.info("worker.stopped", executor=slot.executor_id)
     DBOS.destroy(workflow_completion_timeout_sec=0)
+    journal.flush()
     engine().dispose()
     if slot.lock is not None:
         slot.lock.close()

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from backend.errors import NextbatchError
+from backend.logs import carried
 from backend.scoring.encoder import Encoder, Inputs
 from backend.scoring.minibatches import Decoded, Minibatcher, Store
 from backend.scoring.opening import Opened, Opener, reason_of
@@ -100,8 +101,8 @@ class Scan:
         """Scan all items; what it raises is an outage that outlasted `outage_s`, or an error of a callback."""
         started = time.monotonic()
         self._total = total
-        self._decoders = ThreadPoolExecutor(self._config.decoders, thread_name_prefix="decode")
-        self._encoders = ThreadPoolExecutor(self._config.in_flight, thread_name_prefix="encode")
+        self._decoders = ThreadPoolExecutor(self._config.decoders, "decode", carried())
+        self._encoders = ThreadPoolExecutor(self._config.in_flight, "encode", carried())
         self._opener = Opener(
             self._decode, self._store, self._claims, self._decoders, self._config.decoders, self._stages
         )

@@ -8,6 +8,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 from backend.database import Project, project_named, reading
 from backend.errors import NextbatchError, UnknownProject
 from backend.learning import registry
+from backend.rounds.journal import MOST_OF_A_RUN
 from backend.web import charts, configuring, deeds, readiness, reference, sessions, thumbnails, words
 from backend.web.api import refuse_impossible_names
 from backend.web.formats import FILTERS
@@ -20,6 +21,7 @@ from backend.web.views.health import alerts, health, workers
 from backend.web.views.items import find_item
 from backend.web.views.jobs import work
 from backend.web.views.labelling import labelling
+from backend.web.views.logs import KINDS, last_lines, lines
 from backend.web.views.models import curve, models
 from backend.web.views.projects import project_state, projects
 from backend.web.views.rounds import STEPS, recent_rounds
@@ -28,7 +30,7 @@ POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-_ROUNDS, _PICKS, _MODELS, _ALERTS = 12, 50, 25, 50  # rows a page
+_ROUNDS, _PICKS, _MODELS, _ALERTS, _LINES = 12, 50, 25, 50, 8  # rows a page
 _DAY_S = 86_400
 
 
@@ -53,6 +55,8 @@ def blueprint() -> Blueprint:
     pages.add_url_rule("/projects/<name>/models", view_func=model_list)
     pages.add_url_rule("/projects/<name>/models/compare", view_func=compare)
     pages.add_url_rule("/projects/<name>/health", view_func=health_page)
+    kinds = ", ".join(f'"{kind}"' for kind in KINDS)
+    pages.add_url_rule(f"/projects/<name>/<any({kinds}):kind>/<int:number>/log", view_func=log_page)
     pages.add_url_rule("/api", view_func=api_page)
     pages.add_url_rule("/api/openapi.json", "openapi", document)
     pages.add_url_rule("/login", view_func=sessions.login)
@@ -151,6 +155,7 @@ def health_page(name: str) -> str:
     with reading() as session:
         project = project_named(session, name)
         page = alerts(session, project, _ALERTS, _argument("from"))
+        doing = work(session, project)
         return _page(
             "health.html",
             project,
@@ -158,8 +163,20 @@ def health_page(name: str) -> str:
             services=readiness.services(),
             labelling=labelling(session, project),
             page=page,
-            work=work(session, project),
+            work=doing,
+            lines=[] if doing.round is None else last_lines(session, project, "rounds", doing.round, _LINES),
         )
+
+
+def log_page(name: str, kind: str, number: int) -> str:
+    """What a round, a part of a scan or a change of the encoder wrote."""
+    with reading() as session:
+        project = project_named(session, name)
+        found = None if number > LARGEST else lines(session, project, kind, number, MOST_OF_A_RUN)
+        if found is None:
+            raise NotFound(f"{name} has nothing of that number.")
+        what = f"{words.LOGGED[kind]} {number}" if kind != "encoder-changes" else words.LOGGED[kind]
+        return _page("log.html", project, what=what, lines=found.items[::-1])
 
 
 def api_page() -> str:

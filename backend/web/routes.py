@@ -1,5 +1,6 @@
 """The API's routes: those that read stand here, those that write in `writes`. Each is there once."""
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from sqlalchemy.orm import Session
@@ -10,6 +11,8 @@ from backend.web.route import Asked, Route
 from backend.web.views.batches import BatchLine, BatchView, PickView, batches, find_batch
 from backend.web.views.health import AlertView, Health, alerts, health
 from backend.web.views.items import ItemView, items
+from backend.web.views.jobs import JobView, find_job, jobs
+from backend.web.views.logs import LineView, lines
 from backend.web.views.models import Curve, ModelView, curve, models
 from backend.web.views.page import Page
 from backend.web.views.projects import ProjectLine, ProjectState, project_state, projects
@@ -34,6 +37,22 @@ def _rounds(session: Session, asked: Asked, name: str) -> Page[RoundView]:
 
 def _round(session: Session, _: Asked, name: str, number: int) -> RoundView:
     return _found(find_round(session, project_named(session, name), number), f"round {number}", name)
+
+
+def _jobs(session: Session, asked: Asked, name: str) -> Page[JobView]:
+    return jobs(session, project_named(session, name), asked.limit, asked.start)
+
+
+def _job(session: Session, _: Asked, name: str, number: int) -> JobView:
+    return _found(find_job(session, project_named(session, name), number), f"job {number}", name)
+
+
+def _log_of(kind: str) -> Callable[..., Page[LineView]]:
+    def log(session: Session, asked: Asked, name: str, number: int) -> Page[LineView]:
+        found = lines(session, project_named(session, name), kind, number, asked.limit, asked.start)
+        return _found(found, f"{kind.removesuffix('s').replace('-', ' ')} {number}", name)
+
+    return log
 
 
 def _batches(session: Session, asked: Asked, name: str) -> Page[BatchLine]:
@@ -91,6 +110,32 @@ ROUTES = (
     Route("GET", _ONE, "get_project", "A project's state in numbers.", ProjectState, _project),
     Route("GET", f"{_ONE}/rounds", "list_rounds", "Rounds, newest first.", Page[RoundView], _rounds, is_list=True),
     Route("GET", f"{_ONE}/rounds/{{number}}", "get_round", "One round, with its progress.", RoundView, _round),
+    *(
+        Route(
+            "GET",
+            f"{_ONE}/{kind}/{{number}}/log",
+            f"get_{kind.removesuffix('s').replace('-', '_')}_log",
+            f"The last lines that {what} wrote, newest first.",
+            Page[LineView],
+            _log_of(kind),
+            is_list=True,
+        )
+        for kind, what in (
+            ("rounds", "a round or a query"),
+            ("jobs", "a job"),
+            ("encoder-changes", "a change of the encoder"),
+        )
+    ),
+    Route(
+        "GET",
+        f"{_ONE}/jobs",
+        "list_jobs",
+        "Parts of the last shared scan, newest first.",
+        Page[JobView],
+        _jobs,
+        is_list=True,
+    ),
+    Route("GET", f"{_ONE}/jobs/{{number}}", "get_job", "One part of a scan, with its progress.", JobView, _job),
     Route("GET", f"{_ONE}/batches", "list_batches", "Batches, newest first.", Page[BatchLine], _batches, is_list=True),
     Route(
         "GET",

@@ -16,6 +16,9 @@ _TRIGGERS = {
     "encoder": "another encoder is ready",
 }
 
+LOGGED = {"rounds": "round", "jobs": "part", "encoder-changes": "the encoder's change"}
+"""What wrote a log, by the kind in its address."""
+
 
 def trigger(name: str) -> str:
     """Why a round began."""

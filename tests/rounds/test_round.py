@@ -1,9 +1,13 @@
 """What a round does with the world as it finds it: a pool that ends, labels that went, a webhook that never came."""
 
+import io
+import logging
+
 import pytest
 import sqlalchemy as sa
 
-from backend.database import Annotation, Batch, Item, ModelVersion, Pick, Round, reading, transaction
+from backend import logs
+from backend.database import Annotation, Batch, Item, LogLine, ModelVersion, Pick, Round, reading, transaction
 from backend.studio.client import Studio
 from backend.studio.sync import pull_tasks
 from tests.rounds.conftest import Loop
@@ -45,7 +49,11 @@ def test_what_is_left_of_a_batch_comes_first_in_the_next_one(loop: Loop, studio:
     assert states == {first.number: "replaced", second.number: "published"}
 
 
-def test_an_exhausted_pool_is_an_ordinary_state(loop: Loop, studio: Studio) -> None:
+def test_an_exhausted_pool_is_an_ordinary_state_and_the_worker_keeps_what_the_round_wrote(
+    loop: Loop, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
+    logs.configure(io.StringIO())
     everything = [record.task_id for record in pull_tasks(studio, loop.studio_project_id) if not record.annotations]
     label(loop, studio, everything)
     loop.work()
@@ -53,8 +61,15 @@ def test_an_exhausted_pool_is_an_ordinary_state(loop: Loop, studio: Studio) -> N
     loop.wait_done(loop.ask())
 
     batch, tasks = batch_of(loop, 1)
+    loop.closing.close()
+    with reading() as session:
+        lines = session.scalars(sa.select(LogLine).order_by(LogLine.id)).all()
+    told = [line.facts["step"] for line in lines if line.event == "round.step"]
     assert tasks == []
     assert batch.state == "published"
+    assert {line.run for line in lines} == {f"round:{loop.project_id}:1"}
+    assert told == ["sync", "encode", "learn", "choose", "publish", "restock"]
+    assert {"encode.done", "round.done"} <= {line.event for line in lines}
 
 
 def test_annotations_changed_and_deleted_while_we_were_away_are_in_the_next_round(loop: Loop, studio: Studio) -> None:

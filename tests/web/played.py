@@ -13,8 +13,11 @@ from backend.database import (
     Alert,
     Annotation,
     Batch,
+    EncoderChange,
     Event,
     Item,
+    Job,
+    LogLine,
     ModelVersion,
     Pick,
     Project,
@@ -88,6 +91,7 @@ def play(root: Path, hostile: bool = True) -> Played:
         session.flush()
         session.add_all(_annotation(project, item) for item in picked[:4])
         _trouble(session, project, items, hostile)
+        _written(session, project, hostile)
     failed = sum(item.state == "failed" for item in items)
     return Played(project.name, project.id, [item.id for item in picked], len(labelled) + 4, len(items), failed)
 
@@ -202,6 +206,29 @@ def _trouble(session: Session, project: Project, items: list[Item], hostile: boo
     session.add(Alert(project_id=project.id, severity="warn", code="round_failed", message=message))
     session.add(Event(project_id=project.id, action="ANNOTATION_CREATED", task_ids=[items[0].task_id]))
     session.merge(Worker(executor_id="played-0", host="played", pid=4_711, seen_at=now() + dt.timedelta(days=1)))
+
+
+def _written(session: Session, project: Project, hostile: bool) -> None:
+    """A part of a scan and a change of the encoder, long over, and what they and the last round wrote."""
+    job = Job(project_id=project.id, encoder_digest="e" * 64, first_item=1, last_item=900, items=900, state="done")
+    job.worker, job.done, job.failed = "played-0", 900, 30
+    change = EncoderChange(project_id=project.id, encoder={"name": "efficientnet-lite0"}, actor="configuration")
+    change.state = "replaced"
+    session.add_all([job, change])
+    session.flush()
+    wrote = {
+        f"played:{project.id}:{VERSIONS}": [
+            *(("info", "round.step", {"step": step}) for step in ("sync", "encode", "learn", "choose", "publish")),
+            ("warning", "triton.left_out", {"url": "10.0.0.7:8001", "problem": HOSTILE if hostile else "no answer"}),
+            ("info", "round.done", {"batch": f"v{VERSIONS}+b{VERSIONS}", "size": str(BATCH)}),
+        ],
+        f"job:{job.id}": [("info", "job.began", {"items": "900"}), ("info", "job.done", {"done": "900"})],
+        f"encoder_change:{change.id}": [("info", "encoder_change.step", {"state": "checking"})],
+    }
+    for run, lines in wrote.items():
+        for level, event, facts in lines:
+            session.add(LogLine(run=run, at=now(), level=level, event=event, facts=facts))
+            session.flush()
 
 
 def with_query(played: Played) -> int:

@@ -22,6 +22,7 @@ PAGES = (
     "/projects/{}/models/compare?one=v6&other=v5",
     "/projects/{}/models/change?to=v4",
     "/projects/{}/health",
+    "/projects/{}/rounds/6/log",
     "/projects/{}/settings",
     "/login",
     "/api",

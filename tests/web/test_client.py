@@ -43,6 +43,22 @@ def client(web: Web) -> Iterator[Client]:
         yield opened
 
 
+def test_it_reads_what_a_round_a_job_and_a_change_of_the_encoder_wrote(client: Client, played: Played) -> None:
+    job = next(client.jobs(played.name))
+    change = client._at.get(f"/projects/{played.name}")["encoder"]["change"]
+
+    of_round = [line.event for line in client.log(played.name, VERSIONS)]
+    of_job = [line.facts for line in client.log(played.name, job.id, of="jobs")]
+    of_change = [line.event for line in client.log(played.name, change["id"], of="encoder-changes")]
+
+    assert (job.state, job.done, job.failed) == ("done", 900, 30)
+    assert (of_round[0], of_round[-1], len(of_round)) == ("round.done", "round.step", 7)
+    assert of_job == [{"done": "900"}, {"items": "900"}]
+    assert of_change == ["encoder_change.step"]
+    with pytest.raises(ServiceRefused, match="job 4711"):
+        list(client.log(played.name, 4711, of="jobs"))
+
+
 def test_it_reads_a_project_from_its_state_to_its_items(client: Client, played: Played) -> None:
     project = client.project(played.name)
     items = list(client.items(played.name))

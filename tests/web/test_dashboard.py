@@ -20,7 +20,7 @@ from tests.web.conftest import Web, make_project, rounds, serving
 from tests.web.played import BATCH, HOSTILE, Played, play
 from tests.web.test_server import HEAVY, TELLING
 
-PAGES = ("", "/batch", "/models", "/health", "/map")
+PAGES = ("", "/batch", "/models", "/health", "/map", "/rounds/6/log")
 TEXT_CONFIG = """<View>
   <Text name="text" value="$text"/>
   <Choices name="choice" toName="text" choice="single"><Choice value="cold"/><Choice value="warm"/></Choices>
@@ -91,7 +91,7 @@ def test_nothing_in_an_items_data_becomes_markup(web: Web, played: Played) -> No
         for link in page.values("href", "src", "action"):
             assert re.match(r"/|#|https://studio\.example/projects/", link), link
 
-    assert seen.count(HOSTILE) == 3  # the address of an item, a reason and an alert: shown, as text
+    assert seen.count(HOSTILE) == 4  # the address of an item, a reason, an alert and a log: shown, as text
 
 
 def test_no_page_shows_a_secret(web: Web, played: Played) -> None:

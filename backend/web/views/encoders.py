@@ -18,6 +18,7 @@ class ChangeView:
     `done` of `total` items have an embedding of the encoder `to`, and `left_s` seconds are left at this speed.
     """
 
+    id: int
     to: str
     state: str
     actor: str
@@ -47,6 +48,7 @@ def encoder_view(session: Session, project: Project) -> EncoderView:
     if change is not None:
         told = change.progress
         shown = ChangeView(
+            id=change.id,
             to=str(Named.model_validate(change.encoder)),
             state=change.state,
             actor=change.actor,

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from backend.database import Job, Project, Round
 from backend.scoring.stages import Speed
+from backend.web.views.page import Page, cut
 
 MOST_JOBS = 50
 
@@ -51,8 +52,9 @@ class JobView:
 
 @dataclass(frozen=True)
 class Work:
-    """The running round's scan, if it scans, and the parts that are not done: those that run, wait or failed."""
+    """The running round and its scan, if it scans, and the parts that are not done: those that run, wait or failed."""
 
+    round: int | None
     scan: ScanView | None
     parts: list[JobView]
     parts_left: int
@@ -60,9 +62,9 @@ class Work:
 
 def work(session: Session, project: Project) -> Work:
     """What is being done for the project now."""
-    told = session.scalar(
-        sa.select(Round.progress).where(Round.project_id == project.id, Round.state == "running").limit(1)
-    )
+    is_running = (Round.project_id == project.id, Round.state == "running")
+    running = session.execute(sa.select(Round.number, Round.progress).where(*is_running).limit(1)).one_or_none()
+    number, told = (None, {}) if running is None else running
     scan = None
     if told and told.get("total"):
         speed = Speed.from_dict(told)
@@ -72,7 +74,22 @@ def work(session: Session, project: Project) -> Work:
     is_left = (Job.project_id == project.id, Job.state != "done")
     left = session.scalar(sa.select(sa.func.count()).select_from(Job).where(*is_left)) or 0
     rows = session.scalars(sa.select(Job).where(*is_left).order_by(Job.state, Job.id).limit(MOST_JOBS)).all()
-    return Work(scan, [_view(row) for row in rows], left)
+    return Work(number, scan, [_view(row) for row in rows], left)
+
+
+def jobs(session: Session, project: Project, limit: int, newest: int | None = None) -> Page[JobView]:
+    """Parts of the last shared scan, newest first, from id `newest` down."""
+    query = sa.select(Job).where(Job.project_id == project.id)
+    if newest is not None:
+        query = query.where(Job.id <= newest)
+    rows = session.scalars(query.order_by(Job.id.desc()).limit(limit + 1)).all()
+    return cut([_view(row) for row in rows], limit, lambda one: one.id)
+
+
+def find_job(session: Session, project: Project, number: int) -> JobView | None:
+    """The part of that id."""
+    found = session.scalar(sa.select(Job).where(Job.project_id == project.id, Job.id == number))
+    return None if found is None else _view(found)
 
 
 def _stages(speed: Speed) -> list[StageView]:
