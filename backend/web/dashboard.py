@@ -13,11 +13,11 @@ from backend.web import charts, configuring, deeds, readiness, reference, sessio
 from backend.web.api import refuse_impossible_names
 from backend.web.formats import FILTERS
 from backend.web.openapi import LARGEST, document
-from backend.web.views.atlas import map_view, points
+from backend.web.views.atlas import failed_on_map, map_view, points
 from backend.web.views.batches import find_batch, published_batch
 from backend.web.views.comparison import side_by_side
 from backend.web.views.hand import by_hand
-from backend.web.views.health import alerts, health, workers
+from backend.web.views.health import alerts, failures, health, workers
 from backend.web.views.items import find_item
 from backend.web.views.jobs import work
 from backend.web.views.labelling import labelling
@@ -118,8 +118,15 @@ def map_page(name: str) -> str:
     """The items in two dimensions, from which people choose."""
     with reading() as session:
         project = project_named(session, name)
-        view = map_view(session, project)
-        return _page("map.html", project, view=view, most=deeds.MOST_ITEMS, is_pictured=thumbnails.is_pictured(project))
+        return _page(
+            "map.html",
+            project,
+            view=map_view(session, project),
+            failed=failed_on_map(session, project),
+            failures=failures(session, project),
+            most=deeds.MOST_ITEMS,
+            is_pictured=thumbnails.is_pictured(project),
+        )
 
 
 def map_points(name: str) -> Response:

@@ -64,6 +64,25 @@ def test_the_map_is_read_back_and_its_items_stay_where_they_were(played: Played)
     assert (again.strangeness == 0).sum() >= 128  # what is labelled is not strange
 
 
+def test_an_item_that_failed_stays_where_it_was_and_one_that_never_was_there_does_not_come(played: Played) -> None:
+    first = atlas.draw(played.project_id)
+    assert first is not None
+    lost = int(first.ids[40])
+    with transaction() as session:
+        session.get_one(Item, lost).state = "failed"
+        session.get_one(Item, lost).content_hash = None
+        session.add(Item(project_id=played.project_id, key=item_key("bad"), uri="bad", state="failed"))
+
+    once, twice = atlas.draw(played.project_id), atlas.draw(played.project_id)
+
+    assert once is not None
+    assert twice is not None
+    for drawn in (once, twice):
+        assert drawn.ids.tolist() == first.ids.tolist()
+        assert drawn.places[40].tolist() == first.places[40].tolist()
+        assert drawn.names[drawn.classes[40]] == first.names[first.classes[40]]
+
+
 def test_a_damaged_map_is_refused_and_drawn_again(played: Played) -> None:
     path = atlas.map_path(played.project_id)
     path.parent.mkdir()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.database import Project, transaction
+from backend.database import Item, Project, transaction
 from backend.rounds import hand
 from backend.rounds.atlas import map_path
 from backend.rounds.queue import prepare_database
@@ -47,6 +47,27 @@ def test_the_bytes_hold_every_item_with_its_place_class_round_and_state(played: 
     assert states.count("labelled") + states.count("holdout") == played.labels
     assert states[-1] == "never"
     assert (again.status_code, again.data) == (304, b"")
+
+
+def test_failed_items_are_crossed_where_they_were_and_the_others_counted_with_a_retry(played: Played) -> None:
+    drawn = with_map(played)
+    with transaction() as session:
+        session.get_one(Item, int(drawn.ids[-1])).state = "failed"
+    client = create_app().test_client()
+
+    page = client.get(f"/projects/{played.name}/map").text
+    points = client.get(f"/projects/{played.name}/map/points").data
+
+    states = np.frombuffer(points, "u1", len(drawn.ids), 8 + 13 * len(drawn.ids))
+    assert STATES[states[-1]] == "failed"
+    assert [STATES[one] for one in states].count("failed") == 1
+    told = " ".join(page.split())
+    assert (
+        f"{played.failed + 1} items failed. 1 had an embedding before and is crossed on the map, where it was last."
+        in told
+    )
+    assert f"{played.failed} never had one here and have no place on it." in told
+    assert page.count("/health/retry") == 3  # two kinds of damage, and one without a reason
 
 
 def test_without_a_map_the_page_says_when_there_will_be_one(played: Played) -> None:

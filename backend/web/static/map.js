@@ -1,5 +1,6 @@
 // The map: points as bytes (views/atlas.py says how), drawn pixel by pixel, so that 100,000 of them move smoothly.
 "use strict";
+const FAILED = 6;
 const canvas = document.getElementById("map");
 if (canvas) start();
 
@@ -38,6 +39,7 @@ async function start() {
     for (const i of order) {
       if (is_shown >= 0 && points.state[i] !== is_shown) continue;
       const x = (width / 2 + (points.x[i] - view.x) * step) | 0, y = (height / 2 - (points.y[i] - view.y) * step) | 0;
+      if (points.state[i] === FAILED) { cross(x, y, colours.of[i]); continue; }
       const wide = chosen[i] ? size + 3 : points.state[i] ? size + 1 : size;
       if (x < 0 || y < 0 || x + wide >= width || y + wide >= height) continue;
       const colour = chosen[i] ? colours.ink : colours.of[i];
@@ -55,12 +57,18 @@ async function start() {
     }
   }
 
+  function cross(x, y, colour) {
+    if (x < 4 || y < 4 || x + 5 >= width || y + 5 >= height) return;
+    for (let by = -4; by <= 4; by++)
+      for (const way of [by, -by]) pixels[(y + way) * width + x + by] = pixels[(y + way) * width + x + by + 1] = colour;
+  }
+
   function paint() {
     const by = field("colour").value, of = new Uint32Array(points.n);
     const states = [...field("show").options].slice(1).map((one) => one.text);
     const key = [];
     if (by === "state") {
-      const tones = ["--pool", "--batch", "--labelled", "--holdout", "--link", "--failed"].map((name) => packed(css(name)));
+      const tones = ["--pool", "--batch", "--labelled", "--holdout", "--link", "--new", "--failed"].map((name) => packed(css(name)));
       for (let i = 0; i < points.n; i++) of[i] = tones[points.state[i]];
       states.forEach((name, at) => key.push([name, tones[at]]));
     } else if (by === "klass") {

@@ -12,7 +12,7 @@ from backend.database import Annotation, Batch, Item, Mark, Pick, Project
 from backend.errors import MapUnreadable
 from backend.rounds.atlas import Map, map_path
 
-STATES = ("pool", "batch", "labelled", "holdout", "first", "never")
+STATES = ("pool", "batch", "labelled", "holdout", "first", "never", "failed")
 MAGIC = b"NBM2"
 _NONE = 65_535  # no class
 
@@ -25,6 +25,20 @@ class MapView:
     states: dict[str, int]
     classes: list[str]
     version: str
+
+
+@dataclass(frozen=True)
+class FailedOnMap:
+    """How many items failed, and how many of those are on the map, where they were when they had an embedding."""
+
+    count: int
+    placed: int
+
+
+def failed_on_map(session: Session, project: Project) -> FailedOnMap:
+    """Whether or not there is a map."""
+    failed, drawn = _failed(session, project), _drawn(project)
+    return FailedOnMap(len(failed), 0 if drawn is None else len(_rows(drawn, failed)[1]))
 
 
 def map_view(session: Session, project: Project) -> MapView | None:
@@ -83,6 +97,7 @@ def _facts(session: Session, project: Project, drawn: Map) -> tuple[NDArray[np.i
     for kind, state in (("first", 4), ("never", 5)):
         marked = sa.select(Mark.item_id).where(Mark.project_id == project.id, Mark.kind == kind)
         _set(states, drawn, session.scalars(marked).all(), state)
+    _set(states, drawn, _failed(session, project), 6)
     labels = session.execute(
         sa.select(Annotation.item_id, Annotation.label, Item.is_holdout)
         .join(Item, Item.id == Annotation.item_id)
@@ -113,6 +128,10 @@ def _rounds(session: Session, project: Project, drawn: Map) -> NDArray[np.int64]
     is_there, rows = _rows(drawn, [item for item, _ in picked])
     numbers[rows] = np.array([min(number, _NONE) for _, number in picked], np.int64)[is_there]
     return numbers
+
+
+def _failed(session: Session, project: Project) -> Sequence[int]:
+    return session.scalars(sa.select(Item.id).where(Item.project_id == project.id, Item.state == "failed")).all()
 
 
 def _set(states: NDArray[np.int64], drawn: Map, items: Sequence[int], state: int) -> None:
