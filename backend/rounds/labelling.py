@@ -12,14 +12,19 @@ from backend.database import Annotation, Batch, Event, Item, Project, ProjectSet
 from backend.errors import LabelConflict, NotLabelledHere, ProjectExists, UnknownItem, UnknownLabel
 from backend.pool import catalog
 from backend.settings import (
+    AnalysisSection,
     BatchSection,
+    ChallengerSection,
     EncoderSection,
     FeedbackSection,
+    FineTuneSection,
+    HeadSection,
     Kind,
     LabelStudioSection,
     PoolSection,
     ProjectConfig,
     Section,
+    StoppingSection,
     StrategySection,
     TriggerSection,
     ValidationSection,
@@ -30,7 +35,8 @@ _LABELLED = "ANNOTATIONS_CREATED"
 
 
 class NewProject(Section):
-    """A project to make. Without `labels` it is open: every label that comes becomes a choice."""
+    """A project to make: all of a project's YAML but what is Label Studio's. Without `labels` it is open: every label
+    that comes becomes a choice."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     kind: Kind = "image"
@@ -38,10 +44,15 @@ class NewProject(Section):
     is_inline: bool = Field(default=False, description="Items are texts themselves, not addresses of texts.")
     pool: PoolSection = PoolSection(source="api")
     encoder: EncoderSection = EncoderSection()
+    fine_tune: FineTuneSection = FineTuneSection()
+    head: HeadSection = HeadSection()
     batch: BatchSection = BatchSection()
     strategy: StrategySection = StrategySection()
     trigger: TriggerSection = TriggerSection()
+    stopping: StoppingSection = StoppingSection()
     validation: ValidationSection = ValidationSection()
+    analysis: AnalysisSection = AnalysisSection()
+    challenger: ChallengerSection = ChallengerSection()
     feedback: FeedbackSection = FeedbackSection()
     seed: int = 0
 

@@ -15,7 +15,21 @@ from werkzeug.test import TestResponse
 
 from backend import tokens
 from backend.cli import app as cli
-from backend.database import Annotation, Item, KeptAnswer, Project, Round, Token, Vote, now, reading, transaction
+from backend.database import (
+    Annotation,
+    Item,
+    KeptAnswer,
+    Project,
+    Round,
+    Token,
+    Vote,
+    now,
+    project_named,
+    reading,
+    transaction,
+)
+from backend.rounds.labelling import NewProject
+from backend.settings import ProjectConfig
 from backend.web import kept
 from backend.web.app import create_app
 from backend.web.routes import ROUTES
@@ -51,6 +65,28 @@ def rounds(name: str) -> int:
     with reading() as session:
         query = sa.select(sa.func.count()).select_from(Round).join(Project, Project.id == Round.project_id)
         return session.scalar(query.where(Project.name == name)) or 0
+
+
+def test_a_project_takes_every_section_of_a_yaml_but_label_studios(client: FlaskClient) -> None:
+    config = {
+        "stopping": {"target": 0.95}, "head": {"kind": "best"}, "challenger": {"decide": "rule"},
+        "analysis": {"sensitivity_items": 0}, "fine_tune": {"epochs": 2}, "batch": {"size": 7},
+    }  # fmt: skip
+
+    made = post(client, "/projects", {"name": "whole", **config})
+    other = post(client, "/projects", {"name": "whole", **config, "stopping": {"target": 0.9}})
+    wrong = [
+        post(client, "/projects", {"name": "wrong", "stopping": section})
+        for section in ({"target": 1.5}, {"goal": 0.9}, 0.9)
+    ]
+
+    with reading() as session:
+        stored = project_named(session, "whole").settings.model_dump(mode="json")
+    assert set(ProjectConfig.model_fields) - set(NewProject.model_fields) == {"label_source", "label_studio", "publish"}
+    assert (made.status_code, other.status_code) == (201, 409)
+    assert {name: {key: stored[name][key] for key in section} for name, section in config.items()} == config
+    assert [one.status_code for one in wrong] == [400] * 3
+    assert "stopping.target" in wrong[0].json["detail"]
 
 
 def test_a_project_is_filled_asked_and_labelled(client: FlaskClient, name: str) -> None:
