@@ -4,7 +4,6 @@ A docstring may name facts in braces; they are given as keyword arguments: ``rai
 What the user can mend, the message says how to mend.
 """
 
-import inspect
 from typing import ClassVar
 
 
@@ -15,6 +14,8 @@ class NextbatchError(Exception):
     """Whether waiting may mend it, as with a service that is away."""
 
     def __init__(self, **facts: object) -> None:
+        import inspect  # needs ast and dis, which who imports the client should not wait for
+
         super().__init__(inspect.cleandoc(type(self).__doc__ or "").format(**facts))
         self.facts = facts
 

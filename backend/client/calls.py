@@ -1,11 +1,9 @@
 """The client's calls: what there is, what happens, and what to label."""
 
-import hashlib
 import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
@@ -121,6 +119,8 @@ class Client:
         encodes what is new, and uses the labels that came. `project` is what `make_project` takes besides.
         Raises QueryFailed.
         """
+        import hashlib  # brings OpenSSL
+
         pool = list(dict.fromkeys(uris))
         digest = hashlib.sha256("\n".join([kind, *sorted(pool)]).encode()).hexdigest()[:16]
         name = name or f"select-{digest}"
@@ -188,7 +188,7 @@ class Client:
         new = changed = unchanged = 0
         rest = iter(labels)
         while some := list(itertools.islice(rest, _LABELS)):
-            body = {"labels": [asdict(one) for one in some]}
+            body = {"labels": [one._asdict() for one in some]}
             answer = read(Stored, self._at.post(_path(name, "labels"), body))
             new, changed, unchanged = new + answer.new, changed + answer.changed, unchanged + answer.unchanged
         return Stored(new, changed, unchanged)
@@ -198,7 +198,7 @@ class Client:
         new = changed = against = 0
         rest = iter(feedback)
         while some := list(itertools.islice(rest, _LABELS)):
-            body = {"project": name, "feedback": [asdict(one) for one in some]}
+            body = {"project": name, "feedback": [one._asdict() for one in some]}
             answer = read(Counted, self._at.post("/feedback", body))
             new, changed, against = new + answer.new, changed + answer.changed, against + answer.against
         return Counted(new, changed, against)

@@ -1,17 +1,14 @@
-"""What the API answers, as frozen dataclasses."""
+"""What the API answers, as named tuples: frozen dataclasses would be half of what importing the client costs."""
 
-import dataclasses
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """A project's items, divided without overlap."""
 
     labelled: int
@@ -23,8 +20,7 @@ class Counts:
     gone: int
 
 
-@dataclass(frozen=True)
-class Round:
+class Round(NamedTuple):
     """A round: waiting, running, done, failed or cancelled; `done` of `total` is the running step's progress."""
 
     number: int
@@ -44,8 +40,7 @@ class Round:
         return self.state not in ("waiting", "running")
 
 
-@dataclass(frozen=True)
-class Project:
+class Project(NamedTuple):
     """A project's state. `kind` is image or text."""
 
     name: str
@@ -58,8 +53,7 @@ class Project:
     round: Round | None
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """A batch in a list; `version` is what Label Studio knows it by."""
 
     number: int
@@ -71,8 +65,7 @@ class Batch:
     labelled: int
 
 
-@dataclass(frozen=True)
-class Pick:
+class Pick(NamedTuple):
     """One item of a batch, and why it is there."""
 
     rank: int
@@ -87,8 +80,7 @@ class Pick:
     task_url: str | None
 
 
-@dataclass(frozen=True)
-class Measure:
+class Measure(NamedTuple):
     """An accuracy in [0, 1] with its 95 % interval, and what it was measured on."""
 
     source: str
@@ -98,8 +90,7 @@ class Measure:
     high: float
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(NamedTuple):
     """A model version; `labels` is how many it was trained on."""
 
     name: str
@@ -109,8 +100,7 @@ class Model:
     measure: Measure | None
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One item of the pool or the holdout."""
 
     id: int
@@ -122,8 +112,7 @@ class Item:
     failure: str | None
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(NamedTuple):
     """A query: waiting, running, done, failed or cancelled; `done` of `total` is the running step's progress.
 
     `chosen` is the strategy that chose and `policy` why that one; `size` items were chosen with the model `model`.
@@ -147,8 +136,7 @@ class Query:
         return self.state not in ("waiting", "running")
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """A part of a scan that many workers share; `done` of `items` have an embedding, `failed` of those never will."""
 
     id: int
@@ -161,8 +149,7 @@ class Job:
     failure: str | None
 
 
-@dataclass(frozen=True)
-class LogLine:
+class LogLine(NamedTuple):
     """A line of a log: when, how grave (info, warning, error), what happened, and its facts in words."""
 
     at: datetime
@@ -171,8 +158,7 @@ class LogLine:
     facts: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Pushed:
+class Pushed(NamedTuple):
     """How many items were new and known; how many were refused, and why, a line a reason."""
 
     added: int
@@ -181,8 +167,7 @@ class Pushed:
     reasons: list[str]
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """How many labels were new, changed, and as they were."""
 
     new: int
@@ -190,8 +175,7 @@ class Stored:
     unchanged: int
 
 
-@dataclass(frozen=True)
-class Counted:
+class Counted(NamedTuple):
     """Feedback: how many were new and changed, and how many speak against what was said."""
 
     new: int
@@ -199,8 +183,7 @@ class Counted:
     against: int
 
 
-@dataclass(frozen=True)
-class Feedback:
+class Feedback(NamedTuple):
     """What somebody says of what `version` said of an item: a vote ("for" or "against"), or its true label."""
 
     uri: str
@@ -210,8 +193,7 @@ class Feedback:
     voter: str | None = None
 
 
-@dataclass(frozen=True)
-class Label:
+class Label(NamedTuple):
     """What somebody says of an item, which its address (or text) names; None is a skip. `id` is your own id of it."""
 
     uri: str
@@ -222,16 +204,17 @@ class Label:
 
 
 def read(kind: type[T], values: Mapping[str, Any]) -> T:
-    """`values` as a dataclass; what a newer service says besides is left out."""
+    """`values` as a named tuple; what a newer service says besides is left out."""
     hints = typing.get_type_hints(kind)
-    fields = dataclasses.fields(typing.cast(Any, kind))
-    return kind(**{field.name: _value(hints[field.name], values[field.name]) for field in fields})
+    return kind(**{name: _value(hint, values[name]) for name, hint in hints.items()})
 
 
 def _value(hint: Any, value: Any) -> Any:
-    kinds = [one for one in typing.get_args(hint) or (hint,) if isinstance(one, type)]
     if value is None:
         return None
-    if any(dataclasses.is_dataclass(one) for one in kinds):
-        return read(next(one for one in kinds if dataclasses.is_dataclass(one)), value)
-    return datetime.fromisoformat(value) if datetime in kinds else value
+    for kind in typing.get_args(hint) or (hint,):
+        if kind is datetime:
+            return datetime.fromisoformat(value)
+        if isinstance(kind, type) and issubclass(kind, tuple):
+            return read(kind, value)
+    return value

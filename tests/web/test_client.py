@@ -23,7 +23,7 @@ from tests.web.conftest import Web, serving
 from tests.web.played import BATCH, VERSIONS, Played, play
 
 HEAVY = {"torch", "flask", "label_studio_sdk", "sqlalchemy", "pydantic", "numpy", "dbos"}
-MOST_MODULES = 120  # beside those of an interpreter that does nothing; httpx would bring 250 more, and 0.15 s
+MOST_MODULES = 60  # beside those of an interpreter that does nothing; httpx would bring 250 more, and 0.15 s
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_importing_it_brings_nothing_heavy_and_few_modules_at_all() -> None:
     )
 
     assert "httpx" in used
-    assert "httpx" not in imported
+    assert {"httpx", "dataclasses", "inspect", "hashlib"} & imported == set()
     assert {name.partition(".")[0] for name in used} & HEAVY == set()
     assert len(imported) < MOST_MODULES
 
