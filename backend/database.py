@@ -377,6 +377,20 @@ class LogLine(Table):
     facts: Mapped[dict[str, Any]]
 
 
+class Comparison(Table):
+    """Ways to label beside a project's own: the demo's random arm, or a backtest; `rounds.arms` knows the form."""
+
+    __tablename__ = "comparisons"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id"), index=True)
+    kind: Mapped[str] = mapped_column(sa.String(16))  # demo | backtest
+    baseline: Mapped[str] = mapped_column(sa.String(64))
+    facts: Mapped[dict[str, Any]]
+    arms: Mapped[list[Any]]
+    advice: Mapped[str] = mapped_column(sa.Text, default="")
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
+
+
 class Parcel(Table):
     """Vectors on their way from a worker that does not share the home: what a job's scan finished in half a second.
 

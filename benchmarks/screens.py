@@ -15,6 +15,7 @@ from PIL import Image
 
 PAGES = {
     "loop": "",
+    "learning": "/learning",
     "batch": "/batch",
     "map": "/map",
     "models": "/models",

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,4 +90,7 @@ def assert_both_rounds_closed(out: Path) -> None:
         assert 0 <= low <= row["accuracy"] <= high <= 1
         assert 0 < row["random_accuracy"] < 1
         assert row["seconds_to_next_batch"] < 60
+    with sqlite3.connect(out / "home" / "nextbatch" / "nextbatch.db") as database:
+        ((arms,),) = database.execute("SELECT arms FROM comparisons").fetchall()
+    assert json.loads(arms)[0]["accuracy"] == [row["random_accuracy"] for row in report["rounds"]]
     assert Image.open(out / "curves.png").size[0] > 500

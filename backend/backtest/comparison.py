@@ -1,21 +1,24 @@
 """The question of a backtest, from the labels to the advice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
+import sqlalchemy as sa
 
 import strategies
 from backend.backtest import manual, report
-from backend.backtest.analysis import judge, recommend
+from backend.backtest.analysis import Verdict, judge, recommend
 from backend.backtest.campaign import Campaign, Progress, accuracies, run, schedule
 from backend.backtest.halving import halve
-from backend.backtest.replay import Arm
+from backend.backtest.replay import Arm, Curve
 from backend.backtest.source import open_bench
+from backend.database import project_named, transaction
 from backend.errors import UnknownSource
 from backend.learning.committee import Source
+from backend.rounds.arms import ArmCurve, keep
 from backend.settings import EncoderSection
 from strategies.agent import Agent
 
@@ -60,7 +63,36 @@ def compare(
     facts = {"labels_of": labels_of, "pool": len(bench.labels), "test": len(bench.test_labels), "agent": told}
     facts |= asdict(question)
     report.write(out, curves, verdicts, advice, facts)
+    _keep(labels_of, curves, verdicts, advice, facts, say)
     return "\n".join([report.table(verdicts, baseline), "", *told, advice, str(out / "curves.png")])
+
+
+def _keep(
+    labels_of: str,
+    curves: Mapping[str, Sequence[Curve]],
+    verdicts: Sequence[Verdict],
+    advice: str,
+    facts: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> None:
+    """Let a project's learning page show what was found on its labels. The report is written already: a database that
+    is away costs this alone."""
+    if Path(labels_of).expanduser().exists():
+        return
+    found = []
+    for verdict in verdicts:
+        each = accuracies(curves[verdict.name])
+        parts = (each.mean(axis=0), each.min(axis=0), each.max(axis=0))
+        mean, low, high = (part.round(5).tolist() for part in parts)
+        told = (verdict.gain, *verdict.gain_interval, verdict.labels)
+        gains = [float(one) if one is not None and np.isfinite(one) else None for one in told]
+        found.append(ArmCurve(verdict.name, list(curves[verdict.name][0].labels), mean, low, high, *gains))
+    try:
+        with transaction() as session:
+            project = project_named(session, labels_of)
+            keep(session, project.id, "backtest", str(facts["baseline"]), found, facts, advice)
+    except sa.exc.SQLAlchemyError as problem:
+        say(f"not kept for the project's pages: {type(problem).__name__}")
 
 
 def _arm(name: str) -> Arm:

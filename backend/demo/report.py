@@ -1,10 +1,13 @@
-"""What the demo found: lines for the terminal, `report.json`, and a picture of both curves."""
+"""What the demo found: lines for the terminal, `report.json`, a picture of both curves, and the arm for the pages."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from backend.database import transaction
+from backend.rounds.arms import ArmCurve, keep
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,15 @@ def line(row: RoundLine) -> str:
         f"{row.round:>5}  {row.labels:>6}  {row.accuracy:>7.1%} [{low:.1%}, {high:.1%}]"
         f"{row.random_accuracy:>14.1%}{row.in_order:>19.0%}{row.seconds_to_next_batch:>17.1f} s   {row.strategy}"
     )
+
+
+def keep_arm(project_id: int, rows: Sequence[RoundLine]) -> None:
+    """Let the project's pages draw the random arm beside its own curve."""
+    drawn = [row.random_accuracies for row in rows]
+    low, high = [min(one) for one in drawn], [max(one) for one in drawn]
+    arm = ArmCurve("random", [row.labels for row in rows], [row.random_accuracy for row in rows], low, high)
+    with transaction() as session:
+        keep(session, project_id, "demo", arm.name, [arm], {"seeds": len(drawn[0])})
 
 
 def write_json(path: Path, rows: Sequence[RoundLine], facts: dict[str, Any]) -> None:

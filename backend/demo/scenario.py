@@ -20,7 +20,7 @@ from backend import environments, seed, supervisor
 from backend.database import Batch, Item, ModelVersion, Pick, Project, Round, engine, reading
 from backend.demo.annotator import Annotator
 from backend.demo.arm import RandomArm
-from backend.demo.report import HEADER, RoundLine, draw, line, write_json
+from backend.demo.report import HEADER, RoundLine, draw, keep_arm, line, write_json
 from backend.errors import NextbatchError
 from backend.pool.catalog import item_key
 from backend.pool.folders import Dataset, open_dataset
@@ -157,6 +157,7 @@ class _Demo:
             rows.append(self._round(report.project_id, number, annotator, task, arm))
             self.say(line(rows[-1]))
             self._write(rows, report.holdout)
+            keep_arm(report.project_id, rows)
         annotator.close()
         self.say(f"\nwrote {self.out / 'report.json'} and {self.out / 'curves.png'}")
         return rows

@@ -1,15 +1,17 @@
 """Geometry of the pages' pictures. Templates draw them as inline SVG: no script, no style attribute, no request."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+from backend.rounds.arms import ArmCurve, ComparisonView
 from backend.web.views.models import CurvePoint
 from backend.web.views.projects import Counts
 
 WIDTH, HEIGHT = 640, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 20, 12, 36
 _STEPS = (1, 2, 2.5, 5, 10)
+_MOST_LINES = 7  # on one chart: the baseline and the six best
 _THIN = 0.4  # per cent of the bar: what is there can be seen
 
 
@@ -46,8 +48,19 @@ class Dot:
 
 
 @dataclass(frozen=True)
+class Trace:
+    """Another way to label on a chart, as SVG point lists; `style` is its CSS class."""
+
+    name: str
+    style: str
+    line: str
+    band: str
+
+
+@dataclass(frozen=True)
 class Chart:
-    """The learning curve in pixels. `line` and `band` are SVG point lists of what the holdout measured."""
+    """The learning curve in pixels. `line` and `band` are SVG point lists of what the holdout measured; `traces` are
+    other ways to label."""
 
     width: int
     height: int
@@ -59,6 +72,7 @@ class Chart:
     line: str
     band: str
     dots: list[Dot]
+    traces: list[Trace]
 
 
 def bar(counts: Counts) -> list[Segment]:
@@ -81,21 +95,16 @@ def bar(counts: Counts) -> list[Segment]:
     return segments
 
 
-def learning_curve(points: Sequence[CurvePoint]) -> Chart | None:
-    """Accuracy by labels with intervals; the line and its band go through the promoted holdout measurements."""
+def learning_curve(points: Sequence[CurvePoint], arms: Sequence[ArmCurve] = ()) -> Chart | None:
+    """Accuracy by labels with intervals; the line and its band go through the promoted holdout measurements. Arms are
+    drawn dashed beside it, with the lowest and the highest of their seeds."""
     if not points:
         return None
-    most = max(1, *(point.labels for point in points))
-    least = min(point.measure.low for point in points)
+    most = max(1, *(point.labels for point in points), *(max(arm.labels, default=0) for arm in arms))
+    least = min(*(point.measure.low for point in points), *(min(arm.low, default=1.0) for arm in arms), 1.0)
     floor = max(0.0, math.floor(least * 10 - 0.5) / 10)
     right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
-
-    def x(labels: float) -> float:
-        return round(_LEFT + (right - _LEFT) * labels / most, 1)
-
-    def y(accuracy: float) -> float:
-        return round(bottom - (bottom - _TOP) * (accuracy - floor) / (1 - floor), 1)
-
+    x, y = _scales(most, floor)
     drawn = sorted(
         (point for point in points if point.measure.source == "holdout" and point.state != "refused"),
         key=lambda point: point.labels,
@@ -125,7 +134,52 @@ def learning_curve(points: Sequence[CurvePoint]) -> Chart | None:
             )
             for point in points
         ],
+        traces=[_trace(arm, "base", x, y) for arm in arms],
     )
+
+
+def comparison(found: ComparisonView) -> Chart:
+    """The best six arms by area and the baseline, mean accuracy by labels; the baseline dashed, with its band."""
+    base = [arm for arm in found.arms if arm.name == found.baseline]
+    best = [arm for arm in found.arms if arm.name != found.baseline][: _MOST_LINES - len(base)]
+    most = max(1, *(max(arm.labels, default=0) for arm in found.arms))
+    least = min(1.0, *(min(arm.low, default=1.0) for arm in base), *(min(arm.accuracy, default=1.0) for arm in best))
+    floor = min(0.9, max(0.0, math.floor(least * 10 - 0.5) / 10))
+    x, y = _scales(most, floor)
+    lines = [replace(_trace(arm, f"a{at}", x, y), band="") for at, arm in enumerate(best)]
+    return Chart(
+        width=WIDTH,
+        height=HEIGHT,
+        left=_LEFT,
+        bottom=HEIGHT - _BOTTOM,
+        right=WIDTH - _RIGHT,
+        x_ticks=[Tick(x(value), f"{value:g}") for value in _ticks(0, most, 5)],
+        y_ticks=[Tick(y(value), f"{value:.0%}") for value in _ticks(floor, 1, 5)],
+        line="",
+        band="",
+        dots=[],
+        traces=[_trace(arm, "base", x, y) for arm in base] + lines,
+    )
+
+
+def _scales(most: float, floor: float) -> tuple[Callable[[float], float], Callable[[float], float]]:
+    """From labels to pixels from the left, and from an accuracy to pixels from the top."""
+    right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
+
+    def x(labels: float) -> float:
+        return round(_LEFT + (right - _LEFT) * labels / most, 1)
+
+    def y(accuracy: float) -> float:
+        return round(bottom - (bottom - _TOP) * (accuracy - floor) / (1 - floor), 1)
+
+    return x, y
+
+
+def _trace(arm: ArmCurve, style: str, x: Callable[[float], float], y: Callable[[float], float]) -> Trace:
+    upper = [f"{x(labels)},{y(high)}" for labels, high in zip(arm.labels, arm.high, strict=True)]
+    lower = [f"{x(labels)},{y(low)}" for labels, low in zip(arm.labels, arm.low, strict=True)]
+    line = [f"{x(labels)},{y(accuracy)}" for labels, accuracy in zip(arm.labels, arm.accuracy, strict=True)]
+    return Trace(arm.name, style, " ".join(line), " ".join(upper + lower[::-1]))
 
 
 def _ticks(low: float, high: float, about: int) -> list[float]:

@@ -8,6 +8,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 from backend.database import Project, project_named, reading
 from backend.errors import NextbatchError, UnknownProject
 from backend.learning import registry
+from backend.rounds.arms import comparisons
 from backend.rounds.journal import MOST_OF_A_RUN
 from backend.web import charts, configuring, deeds, readiness, reference, sessions, thumbnails, words
 from backend.web.api import refuse_impossible_names
@@ -49,6 +50,7 @@ def blueprint() -> Blueprint:
     pages.app_template_global("is_person")(sessions.is_person)
     pages.add_url_rule("/projects", view_func=project_list)
     pages.add_url_rule("/projects/<name>", view_func=loop)
+    pages.add_url_rule("/projects/<name>/learning", view_func=learning)
     pages.add_url_rule("/projects/<name>/batch", view_func=batch)
     pages.add_url_rule("/projects/<name>/map", view_func=map_page)
     pages.add_url_rule("/projects/<name>/map/points", view_func=map_points)
@@ -87,11 +89,26 @@ def loop(name: str) -> str:
             steps=STEPS,
             rounds=recent_rounds(session, project, _ROUNDS).items,
             curve=drawn,
-            chart=charts.learning_curve(drawn.points),
+            chart=charts.learning_curve(drawn.points, drawn.arms),
+            backtests=len(comparisons(session, project.id, "backtest")),
             work=work(session, project),
             next_trigger=words.next_trigger(state),
             encoder_change=words.encoder_change(state),
             advice=words.advice(state, alive),
+        )
+
+
+def learning(name: str) -> str:
+    """The learning curve, and what backtests on the project's labels found."""
+    with reading() as session:
+        project = project_named(session, name)
+        drawn, found = curve(session, project), comparisons(session, project.id, "backtest")
+        return _page(
+            "learning.html",
+            project,
+            curve=drawn,
+            chart=charts.learning_curve(drawn.points, drawn.arms),
+            backtests=[(one, charts.comparison(one)) for one in found],
         )
 
 

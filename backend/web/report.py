@@ -32,7 +32,7 @@ def report(session: Session, project: Project) -> str:
         state=state,
         bar=charts.bar(state.counts),
         curve=drawn,
-        chart=charts.learning_curve(drawn.points),
+        chart=charts.learning_curve(drawn.points, drawn.arms),
         advice=words.advice(state, workers(session)),
         models=models(session, project, MOST),
         batches=batches(session, project, MOST),

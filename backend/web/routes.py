@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 from werkzeug.exceptions import NotFound
 
 from backend.database import project_named
+from backend.rounds.arms import ComparisonView, comparisons
 from backend.web.route import Asked, Route
 from backend.web.views.batches import BatchLine, BatchView, PickView, batches, find_batch
 from backend.web.views.health import AlertView, Health, alerts, health
@@ -86,6 +87,10 @@ def _curve(session: Session, _: Asked, name: str) -> Curve:
     return curve(session, project_named(session, name))
 
 
+def _backtests(session: Session, _: Asked, name: str) -> list[ComparisonView]:
+    return comparisons(session, project_named(session, name).id, "backtest")
+
+
 def _items(session: Session, asked: Asked, name: str) -> Page[ItemView]:
     return items(session, project_named(session, name), asked.limit, asked.start or 0, asked.state)
 
@@ -159,6 +164,14 @@ ROUTES = (
     ),
     Route("GET", f"{_ONE}/models", "list_models", "Versions, newest first.", Page[ModelView], _models, is_list=True),
     Route("GET", f"{_ONE}/curve", "get_curve", "The learning curve and what it advises.", Curve, _curve),
+    Route(
+        "GET",
+        f"{_ONE}/backtests",
+        "list_backtests",
+        "The last ten backtests on the project's labels, newest first.",
+        list[ComparisonView],
+        _backtests,
+    ),
     Route(
         "GET",
         f"{_ONE}/items",

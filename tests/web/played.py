@@ -31,6 +31,7 @@ from backend.learning.heads import Head
 from backend.learning.layout import Axes
 from backend.learning.registry import save_head
 from backend.pool.catalog import item_key
+from backend.rounds.arms import ArmCurve, keep
 from backend.rounds.atlas import Map, map_path
 from backend.scoring.vectors import VectorStore
 from backend.settings import settings
@@ -92,6 +93,7 @@ def play(root: Path, hostile: bool = True) -> Played:
         session.add_all(_annotation(project, item) for item in picked[:4])
         _trouble(session, project, items, hostile)
         _written(session, project, hostile)
+        _compared(session, project)
     failed = sum(item.state == "failed" for item in items)
     return Played(project.name, project.id, [item.id for item in picked], len(labelled) + 4, len(items), failed)
 
@@ -229,6 +231,23 @@ def _written(session: Session, project: Project, hostile: bool) -> None:
         for level, event, facts in lines:
             session.add(LogLine(run=run, at=now(), level=level, event=event, facts=facts))
             session.flush()
+
+
+def _compared(session: Session, project: Project) -> None:
+    """The random arm of a demo, and a backtest on the project's labels."""
+    labels = [50 * number for number in range(1, VERSIONS + 1)]
+
+    def arm(name: str, slope: float, gain: float | None = None) -> ArmCurve:
+        mean = [0.9 - slope * (number + 1) ** -0.8 for number in range(1, VERSIONS + 1)]
+        low, high = [one - 0.02 for one in mean], [one + 0.02 for one in mean]
+        if gain is None:
+            return ArmCurve(name, labels, mean, low, high)
+        return ArmCurve(name, labels, mean, low, high, gain, gain - 0.01, gain + 0.01, 210.0)
+
+    keep(session, project.id, "demo", "random", [arm("random", 0.55)], {"seeds": 5})
+    facts = {"seeds": 10, "pool": 240, "test": 120}
+    arms = [arm("margin_clusters", 0.35, 0.031), arm("margin", 0.4, 0.02), arm("random", 0.55, 0.0)]
+    keep(session, project.id, "backtest", "random", arms, facts, "margin_clusters is better than random.")
 
 
 def with_query(played: Played) -> int:

@@ -16,6 +16,7 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe i
 PAGES = (
     "/projects",
     "/projects/{}",
+    "/projects/{}/learning",
     "/projects/{}/batch",
     "/projects/{}/map",
     "/projects/{}/models",

@@ -20,7 +20,7 @@ from tests.web.conftest import Web, make_project, rounds, serving
 from tests.web.played import BATCH, HOSTILE, Played, play
 from tests.web.test_server import HEAVY, TELLING
 
-PAGES = ("", "/batch", "/models", "/health", "/map", "/rounds/6/log")
+PAGES = ("", "/learning", "/batch", "/models", "/health", "/map", "/rounds/6/log")
 TEXT_CONFIG = """<View>
   <Text name="text" value="$text"/>
   <Choices name="choice" toName="text" choice="single"><Choice value="cold"/><Choice value="warm"/></Choices>
@@ -269,6 +269,20 @@ def test_our_own_origin_is_ours(web: Web) -> None:
     answer = web.client.post(f"/projects/{project.name}/rounds", headers={"Origin": web.url}, data=token)
 
     assert answer.status_code == 303
+
+
+def test_the_random_arm_stands_beside_the_curve_and_backtests_are_found(web: Web, played: Played) -> None:
+    loop, learning = (Document(web.client.get(f"/projects/{played.name}{end}").text) for end in ("", "/learning"))
+
+    for page in (loop, learning):
+        assert len([1 for tag, attrs in page.elements if tag == "polyline" and attrs["class"] == "trace base"]) >= 1
+        assert "as many labels drawn at random" in page.text
+    told = " ".join(learning.text.split())
+    traces = [attrs["class"] for tag, attrs in learning.elements if tag == "polyline"]
+    assert f"/projects/{played.name}/learning#backtests" in loop.values("href")
+    assert "margin_clusters is better than random." in told
+    assert "margin_clusters +3.1 % +2.1 to +4.1" in told
+    assert traces[-3:] == ["trace base", "trace a0", "trace a1"]
 
 
 def test_the_address_of_the_service_leads_browsers_to_the_pages_and_label_studio_to_its_health(web: Web) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from backend.database import ModelVersion, Project
 from backend.rounds.advice import MOST_POINTS, Advice, advice
+from backend.rounds.arms import ArmCurve, comparisons
 from backend.web.views.page import Page, cut
 
 
@@ -55,10 +56,11 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Curve:
-    """The learning curve, by version, and the advice read from its holdout points."""
+    """The learning curve, by version, the advice read from its holdout points, and in a demo its random arm."""
 
     points: list[CurvePoint]
     advice: list[Advice]
+    arms: list[ArmCurve]
 
 
 def models(session: Session, project: Project, limit: int, newest: int | None = None) -> Page[ModelView]:
@@ -89,7 +91,8 @@ def curve(session: Session, project: Project) -> Curve:
         for number, state, metrics, lineage in reversed(rows)
         if (measure := measure_of(metrics)) is not None
     ]
-    return Curve(points, advice(session, project))
+    beside = comparisons(session, project.id, "demo")
+    return Curve(points, advice(session, project), beside[0].arms if beside else [])
 
 
 def measure_of(metrics: Mapping[str, Any]) -> Measure | None:
