@@ -172,7 +172,7 @@ def predict_tasks(
 def says(model: Model, hashes: Sequence[str]) -> list[str | None]:
     """The label that a model gives each content; None where its vector is not stored, or cannot be read."""
     found = _from_store(model, [(Open(at, None, "", "", {}), hash_) for at, hash_ in enumerate(hashes)])
-    return [model.head.classes[int(found[at].argmax())] if at in found else None for at in range(len(hashes))]
+    return [model.head.label_of(found[at]) if at in found else None for at in range(len(hashes))]
 
 
 def _outcome(model: Model | None, state: str) -> str:

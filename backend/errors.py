@@ -70,6 +70,10 @@ class UnusableTrainingData(NextbatchError):
     """The head cannot be fitted: {problem}."""
 
 
+class HeadNotForTask(NextbatchError):
+    """{asked} does not learn what this project's labels are ({task}). {mend}"""
+
+
 class HoldoutMismatch(NextbatchError):
     """Two models can only be compared on the same holdout: {problem}."""
 
@@ -343,6 +347,23 @@ class FineTuneFailed(NextbatchError):
     The same command goes on from the last checkpoint; fine_tune.minibatch and fine_tune.pixels cost memory."""
 
 
+class NotQuantisable(NextbatchError):
+    """The encoder cannot be quantised here: {problem}. {mend}"""
+
+
+class QuantisationFailed(NextbatchError):
+    """Quantisation ended early: {problem}. The log is {log}."""
+
+
+class Int8Refused(NextbatchError):
+    """The int8 form of {name} did not pass its check and is not kept: {problem}.
+    The project goes on with the encoder that it uses."""
+
+
+class Int8Missing(NextbatchError):
+    """encoder.precision is int8, and {problem}. {mend}"""
+
+
 class EncoderRefused(NextbatchError):
     """The new encoder {name} cannot be used: {problem}. {mend}"""
 
@@ -511,6 +532,10 @@ class NothingToLookFor(NextbatchError):
 
 class UnknownSource(NextbatchError):
     """{name}: plausible heads come from {known}, and not from {source!r}."""
+
+
+class BacktestNotForTask(NextbatchError):
+    """Labels of {name} are {task}. A backtest replays strategies where every item has exactly one class."""
 
 
 class BenchUnusable(NextbatchError):

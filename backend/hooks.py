@@ -18,6 +18,7 @@ from backend.database import Event, ModelVersion, Project, Round, reading, trans
 from backend.errors import BadLabelConfig, NextbatchError
 from backend.learning import usage
 from backend.learning.challenge import answering, is_challengers
+from backend.learning.heads import Head
 from backend.learning.registry import champion
 from backend.rounds.queue import FORCING_ACTIONS, LABEL_ACTIONS, is_resting, request_round, rest_of_batch
 from backend.settings import settings
@@ -101,7 +102,7 @@ class Hooks:
             for place, probabilities in found.items():
                 assert model is not None
                 assert one is not None
-                entry = _entry(question, model.head.classes, probabilities)
+                entry = _entry(question, model.head, probabilities)
                 entries[place] |= entry | {"model_version": one.name}
             if one is not None:
                 metrics.used(project.name, one.name, len(found))
@@ -214,9 +215,9 @@ def _load(version: ModelVersion | None) -> answers.Model | None:
         return None
 
 
-def _entry(question: LabelTask, classes: Sequence[str], probabilities: NDArray[np.float32]) -> dict[str, Any]:
-    """The most probable class as Label Studio draws it; empty where the configuration no longer has that choice."""
-    best = int(probabilities.argmax())
-    if classes[best] not in question.choices:
+def _entry(task: LabelTask, head: Head, probabilities: NDArray[np.float32]) -> dict[str, Any]:
+    """What the head tells as Label Studio draws it; empty where the configuration no longer has such a choice."""
+    label = head.label_of(probabilities)
+    if not task.question.knows(label):
         return {}
-    return {"result": question.to_result(classes[best]), "score": round(float(probabilities[best]), 6)}
+    return {"result": task.to_result(label), "score": round(head.confidence(probabilities), 6)}

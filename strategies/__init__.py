@@ -17,11 +17,12 @@ if TYPE_CHECKING:
         StrategyError,
         UnknownStrategy,
         WrongParameter,
+        WrongTask,
         WrongValue,
     )
     from strategies.pointwise import Pointwise, Scores
     from strategies.registry import create, find, names, register
-    from strategies.running import run
+    from strategies.running import check_task, run
     from strategies.values import choice
     from strategies.wrapping import Wrapper, part
 
@@ -43,7 +44,9 @@ __all__ = [
     "UnknownStrategy",
     "Wrapper",
     "WrongParameter",
+    "WrongTask",
     "WrongValue",
+    "check_task",
     "choice",
     "create",
     "find",
@@ -60,7 +63,7 @@ _HOMES = {
     "contract": ("Cost", "Needs", "Request", "Selection", "Strategy", "Task", "highest", "parameter", "parameters"),
     "pointwise": ("Pointwise", "Scores"),
     "registry": ("create", "find", "names", "register"),
-    "running": ("run",),
+    "running": ("check_task", "run"),
     "values": ("choice",),
     "wrapping": ("Wrapper", "part"),
 }

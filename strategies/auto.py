@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.contract import Cost, Needs, Request, Selection, Strategy, parameter
+from strategies.contract import Cost, Needs, Request, Selection, Strategy, Task, parameter
 from strategies.registry import create, register
 from strategies.running import run
 
@@ -18,7 +18,8 @@ class Auto(Strategy):
 
     Without a model, or below `labels_per_class` labels a class on average: `max_herding`. Then `margin_clusters`.
     Where the effective number of classes, exp(entropy), among the predicted or the labelled ones is
-    below `even` of all: `class_balanced_margin`, from half as many labels on.
+    below `even` of all: `class_balanced_margin`, from half as many labels on. In a multi-label task classes are
+    labels, and are not balanced: coverage, then `margin_clusters`.
     ``diagnostics["policy"]`` says in a sentence what was chosen and why, ``diagnostics["chosen"]`` names it.
 
     The thresholds are those that won on CIFAR-10, balanced and long-tailed; the change from coverage to margin at
@@ -27,6 +28,7 @@ class Auto(Strategy):
 
     needs = Needs.EMBEDDINGS
     uses = Needs.PROBABILITIES | Needs.LABELLED
+    tasks = frozenset({Task.CLASSIFICATION, Task.MULTI_LABEL})
     cost = Cost.SHORTLIST
 
     labels_per_class: int = parameter(20, 0, 10_000)
@@ -49,6 +51,8 @@ class Auto(Strategy):
             return "max_herding", f"Coverage (max_herding): there is no model yet, with {labels} labels."
         classes = probabilities.shape[1]
         enough = self.labels_per_class * classes
+        if request.task == Task.MULTI_LABEL:
+            return self._of_labels(labels, classes)
         predicted, labelled = _evenness(predictions, classes), 1.0
         if request.labelled_classes is not None and labels:
             labelled = _evenness(request.labelled_classes, classes)
@@ -64,6 +68,16 @@ class Auto(Strategy):
         return "margin_clusters", (
             f"Small margins spread out (margin_clusters): {labels} labels are enough to trust the model's doubts, and "
             f"the {classes} classes are even."
+        )
+
+    def _of_labels(self, labels: int, classes: int) -> tuple[str, str]:
+        """Where an item may have several labels there are no classes that could be even."""
+        if labels < self.labels_per_class * classes:
+            few = f"{labels} labelled items are fewer than {self.labels_per_class} for each of {classes} labels"
+            return "max_herding", f"Coverage (max_herding): {few}, too few to trust the model's doubts."
+        return "margin_clusters", (
+            f"Small margins spread out (margin_clusters), a mean over {classes} labels: {labels} labelled items are "
+            "enough to trust the model's doubts."
         )
 
 

@@ -61,8 +61,9 @@ class Request:
     ids: (n,) unicode or int64, unique. Sorted ids save `run` a copy of the arrays.
     budget: how many to pick; the answer has min(budget, usable items) picks.
     seed: randomness is keyed by (seed, item id), so the pool's order cannot matter.
-    classes: K, or 0 where unknown.
-    probabilities: (n, K) float32, rows sum to one. logits: (n, K) float32.
+    classes: K, or 0 where unknown. task: what kind of answers people give.
+    probabilities: (n, K) float32, rows sum to one; in a multi-label task each column is a label's own.
+    logits: (n, K) float32.
     embeddings: (n, d) float16 or float32, may be a read-only memory map.
     samples: (T, n, K) float32, probabilities of T plausible heads.
     head_weights: (d, K) and head_bias: (K,), float32, with ``embeddings @ head_weights + head_bias`` the logits.
@@ -77,6 +78,7 @@ class Request:
     budget: int
     seed: int = 0
     classes: int = 0
+    task: Task = Task.CLASSIFICATION
     probabilities: NDArray[np.floating[Any]] | None = None
     logits: NDArray[np.floating[Any]] | None = None
     embeddings: NDArray[np.floating[Any]] | None = None

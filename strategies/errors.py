@@ -31,6 +31,10 @@ class WrongValue(StrategyError):
     """Parameter {parameter!r} of strategy {name!r} must be {rule}, not {value!r}."""
 
 
+class WrongTask(StrategyError):
+    """Strategy {name!r} is not made for {task} labels. Those that are: {fitting}."""
+
+
 class MissingInput(StrategyError):
     """Strategy {name!r} needs {missing}, which the request does not carry. It needs {needs}."""
 

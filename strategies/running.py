@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.contract import Fact, Needs, Request, Selection, Strategy
-from strategies.errors import BadRequest, BadSelection, MissingInput
+from strategies.contract import Fact, Needs, Request, Selection, Strategy, Task
+from strategies.errors import BadRequest, BadSelection, MissingInput, WrongTask
+from strategies.registry import create, names
 
 INPUTS = {
     Needs.PROBABILITIES: ("probabilities",),
@@ -39,8 +40,9 @@ def run(strategy: Strategy, request: Request) -> Selection:
     that the pool's order cannot matter, read-only, and only the inputs it declares. Where ids come sorted and nothing
     is taken out, no array is copied.
 
-    Raises MissingInput, BadRequest, and BadSelection where the strategy's answer breaks the contract.
+    Raises WrongTask, MissingInput, BadRequest, and BadSelection where the strategy's answer breaks the contract.
     """
+    check_task(strategy, request.task)
     _require(strategy, request)
     pickable, counts = _pickable(strategy, request)
     pool = restrict(strategy, request, pickable)
@@ -49,6 +51,13 @@ def run(strategy: Strategy, request: Request) -> Selection:
     selection = strategy.select(pool)
     _check(strategy, pool, selection)
     return replace(selection, diagnostics={**selection.diagnostics, "strategy": strategy.name, **counts})
+
+
+def check_task(strategy: Strategy, task: Task) -> None:
+    """Raises WrongTask, which lists the strategies that fit, where this one does not."""
+    if task not in strategy.tasks:
+        fitting = ", ".join(name for name in names() if task in create(name).tasks)
+        raise WrongTask(name=strategy.name, task=task, fitting=fitting)
 
 
 def _require(strategy: Strategy, request: Request) -> None:
@@ -111,7 +120,10 @@ def _pickable(strategy: Strategy, request: Request) -> tuple[NDArray[np.int64], 
     for need in strategy.needs & ~WHOLE:
         for name in INPUTS[need]:
             unusable |= ~_finite(getattr(request, name), axis=1 if name == "samples" else 0)
-    if Needs.PROBABILITIES in strategy.needs and request.probabilities is not None:
+    is_multiple = request.task == Task.MULTI_LABEL
+    if Needs.PROBABILITIES in strategy.needs and request.probabilities is not None and is_multiple:
+        _check_chances(request.probabilities, request.ids, ~unusable)
+    elif Needs.PROBABILITIES in strategy.needs and request.probabilities is not None:
         unusable |= _all_zero(request.probabilities, request.ids, ~unusable)
     if Needs.SAMPLES in strategy.needs and request.samples is not None:
         unusable |= _all_zero(request.samples[0], request.ids, ~unusable)  # one head shows whether they are logits
@@ -195,6 +207,15 @@ def _all_zero(probabilities: NDArray[Any], ids: NDArray[Any], usable: NDArray[np
             row = rows.start + int(np.flatnonzero(wrong)[0])
             raise BadRequest(problem=f"the probabilities of {ids[row]!s} do not sum to one.")
     return zero
+
+
+def _check_chances(probabilities: NDArray[Any], ids: NDArray[Any], usable: NDArray[np.bool_]) -> None:
+    """Raises BadRequest for a usable row with a number outside [0, 1]: no label has that as its probability."""
+    for rows, block in _blocks(probabilities):
+        wrong = usable[rows] & ((block < 0) | (block > 1)).any(axis=1)
+        if wrong.any():
+            row = rows.start + int(np.flatnonzero(wrong)[0])
+            raise BadRequest(problem=f"a probability of {ids[row]!s} is not between 0 and 1.")
 
 
 def _blocks(array: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from backend.backtest.bench import Bench
 from backend.database import project_named, reading
-from backend.errors import BenchUnusable
+from backend.errors import BacktestNotForTask, BenchUnusable
 from backend.pool.catalog import labelled
 from backend.pool.folders import Dataset, open_dataset
 from backend.rounds.encoding import embeddings_of, open_embeddings, open_encoder, source_config
@@ -22,6 +22,7 @@ from backend.rounds.items import Fetch, decoder, encoder_for, opened
 from backend.scoring.pipeline import Scan, ScanItem
 from backend.settings import EncoderSection, Kind, ProjectConfig, settings
 from backend.studio.labels import LabelTask
+from strategies import Task
 
 TEST_SHARE = 0.3
 FEWEST_HOLDOUT = 100
@@ -61,7 +62,10 @@ def _of_project(name: str, out: Path) -> Bench:
     with reading() as session:
         project = project_named(session, name)
         rows = labelled(session, project.id)
-    classes = LabelTask.parse(project.label_config).choices
+    asked = LabelTask.parse(project.label_config)
+    if asked.task != Task.CLASSIFICATION:
+        raise BacktestNotForTask(name=name, task=asked.task)
+    classes = asked.choices
     rows = [row for row in rows if row.label in classes]
     x = open_embeddings(project).gather([row.content_hash for row in rows])
     y = np.array([classes.index(row.label) for row in rows], dtype=np.int64)

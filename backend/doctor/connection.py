@@ -43,7 +43,7 @@ def labels(here: ProjectSite) -> Iterator[Finding]:
         return
     known = LabelTask.parse(here.project.label_config)
     # What only adds can be taken over; where something went or was renamed, a person should know what it means.
-    shows, showed = ((one.data_key, one.kind, one.is_inline, one.control) for one in (now_asked, known))
+    shows, showed = ((one.data_key, one.kind, one.is_inline, one.control, one.task) for one in (now_asked, known))
     if shows == showed and set(known.choices) <= set(now_asked.choices):
         added = ", ".join(one for one in now_asked.choices if one not in known.choices)
         what = f"its labelling configuration was changed ({f'new choices: {added}' if added else 'same choices'})"

@@ -15,6 +15,13 @@ from backend.learning.provenance import sha256_of
 
 Card = dict[str, Any]
 
+_MEASURES = (
+    ("accuracy", "accuracy", ""),
+    ("micro_f1", "micro F1", ""),
+    ("macro_f1", "macro F1", ""),
+    ("log_loss", "log loss", " nats"),
+    ("calibration_error", "calibration error", ""),
+)
 _SHOWN = 10  # confusions and slices; the JSON has all that are kept
 
 
@@ -174,14 +181,12 @@ def _text(value: Any) -> str:
 def _metrics(metrics: Mapping[str, Any]) -> str:
     if not metrics:
         return "metrics\n  none: too few labels to measure anything"
-    interval = metrics["accuracy_interval"]
-    lines = [
-        f"metrics, on {metrics['labels']} labels of the {metrics['source']}",
-        f"  accuracy           {metrics['accuracy']:.3f}  (95 %: {interval['low']:.3f} to {interval['high']:.3f})",
-        f"  macro F1           {metrics['macro_f1']:.3f}",
-        f"  log loss           {metrics['log_loss']:.3f} nats",
-        f"  calibration error  {metrics['calibration_error']:.3f}",
-    ]
+    lines = [f"metrics, on {metrics['labels']} labels of the {metrics['source']}"]
+    for name, title, unit in _MEASURES:
+        if name in metrics:
+            interval = metrics.get(f"{name}_interval")
+            beside = f"  (95 %: {interval['low']:.3f} to {interval['high']:.3f})" if interval else unit
+            lines.append(f"  {title:<17}  {metrics[name]:.3f}{beside}")
     width = max(len(one["name"]) for one in metrics["classes"])
     for one in metrics["classes"]:
         shares = [f"{key} {'-' if one[key] is None else format(one[key], '.3f')}" for key in ("precision", "recall")]

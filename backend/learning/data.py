@@ -14,6 +14,7 @@ from backend.database import ModelVersion
 from backend.errors import ExportRefused, PackageMissing
 from backend.learning import registry
 from backend.learning.snapshots import Row, Snapshot
+from backend.questions import question
 
 _DIGEST_CHARACTERS = 64
 _SHORTEST = 8
@@ -58,10 +59,16 @@ class Difference:
 
 
 def differ(before: Snapshot, after: Snapshot) -> Difference:
-    """How `after` differs from `before`. All rows of an item have one label: the one that most annotations say."""
+    """How `after` differs from `before`. All rows of an item have one label: the one that most annotations say.
+
+    An item with several names counts for the share of each.
+    """
     old, new = ({row.item_id: row for row in snapshot.rows} for snapshot in (before, after))
     both = sorted(old.keys() & new.keys())
-    counts = [Counter(row.label for row in rows.values()) for rows in (old, new)]
+    counts = [
+        Counter(name for row in rows.values() for name in question(snapshot.task, ()).names(row.label))
+        for snapshot, rows in ((before, old), (after, new))
+    ]
     totals = [max(1, len(rows)) for rows in (old, new)]
     return Difference(
         before=before.digest,

@@ -7,7 +7,9 @@ from math import log10, prod
 from pathlib import Path
 
 from backend.learning.heads import Head
+from strategies import Task
 
+_LINKS = {Task.CLASSIFICATION: "softmax", Task.MULTI_LABEL: "a sigmoid each"}
 _INPUTS = {1: "float32", 2: "uint8", 6: "int32", 7: "int64"}  # ONNX's element types
 _WIDTH, _ROW = 520, 26
 
@@ -32,7 +34,7 @@ def layers(encoder: Path | None, head: Head) -> tuple[Layer, ...]:
         Layer("embeddings", f"{d} numbers", 0),
         Layer("standardise", "minus the mean, over the deviation", 2 * d),
         *_head(head),
-        Layer("probabilities", f"softmax at temperature {head.temperature:.3g}, {k} classes", 1),
+        Layer("probabilities", f"{_LINKS[head.task]} at temperature {head.temperature:.3g}, {k} classes", 1),
     )
 
 

@@ -4,13 +4,14 @@ The web process predicts with it, so this module needs numpy and safetensors and
 """
 
 import hashlib
+import importlib
 import json
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from safetensors.numpy import save as to_safetensors
 
 from backend.artefacts import whole
 from backend.errors import HeadUnreadable, WrongEmbeddingSize
+from strategies import Task
 
 Floats = NDArray[np.float32]
 
@@ -27,6 +29,9 @@ _ARRAYS = {
     _LINEAR: ("mean", "scale", "weights", "bias"),
     _HIDDEN: ("mean", "scale", "weights", "bias", "hidden", "hidden_bias"),
 }
+_ELSEWHERE = {"nextbatch-head-3": ("backend.learning.set_heads", "SetHead")}
+"""Formats of other kinds of heads, whose modules are imported when a file is of theirs."""
+
 _MAX_FILE_BYTES = 512 * 2**20
 _MAX_CLASSES = 100_000
 _CHUNK_ROWS = 1_024  # 7 MiB of float32 at 1,792 features: read back from the cache
@@ -43,6 +48,8 @@ class Head:
     Equal heads have equal digests.
     """
 
+    task: ClassVar[Task] = Task.CLASSIFICATION
+
     classes: tuple[str, ...]
     mean: Floats
     scale: Floats
@@ -55,12 +62,12 @@ class Head:
     def __post_init__(self) -> None:
         if (self.hidden is None) != (self.hidden_bias is None):
             raise ValueError("not a head: a hidden layer has weights and a bias")
-        for name in _ARRAYS[self._format]:
+        for name in self._names():
             array = np.array(getattr(self, name), dtype="<f4", order="C")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
         object.__setattr__(self, "temperature", float(np.float32(self.temperature)))
-        problem = _problem(self)
+        problem = self._problem()
         if problem:
             raise ValueError(f"not a head: {problem}")
 
@@ -73,6 +80,10 @@ class Head:
     def parameters(self) -> int:
         """How many numbers were fitted, mean, deviation and temperature included."""
         return sum(array.size for array in self._tensors().values())
+
+    def _names(self) -> tuple[str, ...]:
+        """The arrays, but for the temperature, in the order in which they make the digest."""
+        return _ARRAYS[self._format]
 
     @property
     def _format(self) -> str:
@@ -108,6 +119,21 @@ class Head:
             np.divide(logits, logits.sum(axis=1, keepdims=True), out=out[rows])
         return out
 
+    def label_of(self, said: NDArray[Any]) -> str:
+        """The label that probabilities (K,) stand for: the most probable class."""
+        return self.classes[int(said.argmax())]
+
+    def confidence(self, said: NDArray[Any]) -> float:
+        """The probability, in [0, 1], that `label_of` is the whole truth."""
+        return float(said.max())
+
+    def doubts(self, said: NDArray[Any]) -> Floats:
+        """How unsure probabilities (n, K) are, (n,) in [0, 1]: 1 less the gap of the two best, 0 for a single class."""
+        if len(self.classes) < 2:
+            return np.zeros(len(said), np.float32)
+        best = np.partition(said, -2, axis=1)[:, -2:]
+        return (1 - (best[:, 1] - best[:, 0])).astype(np.float32)
+
     def reaches(self, embeddings: NDArray[Any]) -> Floats:
         """What `weights` is a linear model of, float32: standardised embeddings (n, d), or the hidden layer (n, h)."""
         standardised = (np.asarray(embeddings, np.float32) - self.mean) / self.scale
@@ -137,11 +163,12 @@ class Head:
                 raise HeadUnreadable(path=path, problem=f"it is larger than {_MAX_FILE_BYTES >> 20} MiB")
             with safe_open(path, framework="np") as file:
                 metadata = file.metadata() or {}
-                names = {*_ARRAYS.get(metadata.get("format", ""), ()), "temperature"}
-                if len(names) == 1 or set(file.keys()) != names:
+                kind, arrays = _kind(metadata.get("format", ""))
+                names = {*arrays, "temperature"}
+                if not arrays or set(file.keys()) != names:
                     raise HeadUnreadable(path=path, problem="it is not a head written by nextbatch")
                 tensors = {name: file.get_tensor(name) for name in names}
-            head = cls(_classes_from(metadata), **_checked(tensors))
+            head = kind(_classes_from(metadata), **_checked(tensors))
         except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise HeadUnreadable(path=path, problem=str(error)) from error
         if head.digest != metadata.get("digest") or digest not in (None, head.digest):
@@ -176,8 +203,31 @@ class Head:
                 yield rows, product(embeddings[rows])
 
     def _tensors(self) -> dict[str, Floats]:
-        arrays = {name: getattr(self, name) for name in _ARRAYS[self._format]}
+        arrays = {name: getattr(self, name) for name in self._names()}
         return arrays | {"temperature": np.array([self.temperature], "<f4")}
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """What its arrays must look like, by name."""
+        k, d = len(self.classes), self.mean.size
+        wanted: dict[str, tuple[int, ...]] = {"mean": (d,), "scale": (d,), "bias": (k,), "weights": (d, k)}
+        wanted["temperature"] = (1,)
+        if self.hidden_bias is not None:
+            h = self.hidden_bias.size
+            wanted |= {"weights": (h, k), "hidden": (d, h), "hidden_bias": (h,)}
+        return wanted
+
+    def _problem(self) -> str | None:
+        """What is wrong with its fields, or None."""
+        k, arrays, wanted = len(self.classes), self._tensors(), self._shapes()
+        if not 1 <= k <= _MAX_CLASSES or len(set(self.classes)) != k:
+            return f"{k} classes, {len(set(self.classes))} different ones"
+        if {name: array.shape for name, array in arrays.items()} != wanted or min(map(min, wanted.values())) == 0:
+            return f"its arrays have the shapes {[array.shape for array in arrays.values()]} for {k} classes"
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            return "a number in it is not finite"
+        if not ((self.scale > 0).all() and self.temperature > 0 and np.isfinite(self.temperature)):
+            return "scale and temperature must be positive"
+        return None
 
 
 def _product(embeddings: NDArray[Any], *layers: tuple[Floats, Floats]) -> Callable[[NDArray[Any]], Floats]:
@@ -212,6 +262,15 @@ def _product(embeddings: NDArray[Any], *layers: tuple[Floats, Floats]) -> Callab
     return product
 
 
+def _kind(name: str) -> tuple[type[Head], tuple[str, ...]]:
+    """The kind of head that has files of this format, and its arrays; none where nobody has."""
+    if name in _ELSEWHERE:
+        module, kind = _ELSEWHERE[name]
+        found = importlib.import_module(module)
+        return getattr(found, kind), found.ARRAYS
+    return Head, _ARRAYS.get(name, ())
+
+
 def _classes_json(classes: tuple[str, ...]) -> str:
     return json.dumps(list(classes), separators=(",", ":"))
 
@@ -229,22 +288,3 @@ def _checked(tensors: dict[str, NDArray[Any]]) -> dict[str, Any]:
     if wrong or tensors["temperature"].shape != (1,):
         raise ValueError(f"the tensors {wrong or ['temperature']} have a wrong type or shape")
     return {**tensors, "temperature": float(tensors["temperature"][0])}
-
-
-def _problem(head: Head) -> str | None:
-    """What is wrong with a head's fields, or None."""
-    k, d = len(head.classes), head.mean.size
-    if not 1 <= k <= _MAX_CLASSES or len(set(head.classes)) != k:
-        return f"{k} classes, {len(set(head.classes))} different ones"
-    arrays = head._tensors()
-    wanted = {"mean": (d,), "scale": (d,), "bias": (k,), "weights": (d, k), "temperature": (1,)}
-    if head.hidden_bias is not None:
-        h = head.hidden_bias.size
-        wanted |= {"weights": (h, k), "hidden": (d, h), "hidden_bias": (h,)}
-    if {name: array.shape for name, array in arrays.items()} != wanted or min(map(min, wanted.values())) == 0:
-        return f"its arrays have the shapes {[array.shape for array in arrays.values()]} for {k} classes"
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        return "a number in it is not finite"
-    if not ((head.scale > 0).all() and head.temperature > 0 and np.isfinite(head.temperature)):
-        return "scale and temperature must be positive"
-    return None

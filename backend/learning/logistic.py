@@ -1,4 +1,4 @@
-"""Many multinomial logistic regressions over the same rows, solved together: folds and penalties side by side.
+"""Many logistic regressions over the same rows, multinomial or binary, solved together: folds, penalties, labels.
 
 One matrix product serves all problems of a cross-validation, which is what makes choosing the penalty cheap.
 """
@@ -32,13 +32,15 @@ def solve(
     tolerance: float = 1e-4,
     max_iterations: int = 150,
     start: Tensor | None = None,
+    is_binary: bool = False,
 ) -> Solution:
     """Minimise ``sum_i v_i CE(t_i, softmax(x_i W + b)) + penalty / 2 |W|^2`` for each of P problems.
 
     ``features`` (n, r) float32; ``targets`` (n, 1 or P, K), rows summing to 1; ``row_weights`` (n, P), each
     column summing to 1 and zero for rows that a problem does not see; ``penalties`` (P,), positive. The bias is
     not penalised. A problem ends when its gradient's largest entry is below ``tolerance`` times the first one's;
-    ``start`` (r + 1, P, K), the bias last, is where it begins, by default at 0.
+    ``start`` (r + 1, P, K), the bias last, is where it begins, by default at 0. With ``is_binary`` K is 1 and targets
+    are chances of a yes: a sigmoid in the place of the softmax, and the binary cross entropy.
     L-BFGS with a diagonal preconditioner: fastest when the columns of ``features`` are uncorrelated.
 
     Liu & Nocedal, *On the limited memory BFGS method*, Mathematical Programming 1989.
@@ -51,7 +53,7 @@ def solve(
     for first in range(0, len(penalties), group):
         span = slice(first, first + group)
         shared = targets if targets.shape[1] == 1 else targets[:, span]
-        objective = _Objective(ones, shared, row_weights[:, span], penalties[span])
+        objective = (_Binary if is_binary else _Objective)(ones, shared, row_weights[:, span], penalties[span])
         begin = torch.zeros(objective.shape) if start is None else start[:, span].permute(1, 2, 0).contiguous()
         parts.append(_minimise(objective, begin, tolerance, max_iterations))
     theta = torch.cat([part[0] for part in parts]).permute(2, 0, 1)
@@ -75,8 +77,12 @@ class _Objective:
         self.linear = (weighted.reshape(-1, len(features)) @ features).view(self.shape)
         # The Hessian's diagonal for even class probabilities; Böhning's bound (1992) has the same form.
         spread = self.row_weights @ features**2
-        even = (1 - 1 / self.shape[1]) / self.shape[1]
+        even = self._even()
         self.preconditioner = 1.0 / (even * spread[:, None] + self.penalties).clamp_min(1e-12)
+
+    def _even(self) -> float:
+        """The variance of a class's indicator where all are as probable."""
+        return (1 - 1 / self.shape[1]) / self.shape[1]
 
     def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         problems, classes, columns = self.shape
@@ -89,6 +95,20 @@ class _Objective:
         chances.mul_((self.row_weights / total)[:, None])
         gradient = (chances.view(-1, chances.shape[2]) @ self.features).view(self.shape)
         return value, gradient.sub_(self.linear).addcmul_(self.penalties, theta)
+
+
+class _Binary(_Objective):
+    """The same for problems of one yes or no each: theta (P, 1, r + 1)."""
+
+    def _even(self) -> float:
+        return 0.25
+
+    def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        logits = theta[:, 0] @ self.features.T
+        value = (torch.nn.functional.softplus(logits) * self.row_weights).sum(dim=1, dtype=torch.float64)
+        value += _dot(theta, 0.5 * self.penalties * theta - self.linear)
+        gradient = (torch.sigmoid(logits) * self.row_weights) @ self.features
+        return value, gradient[:, None].sub_(self.linear).addcmul_(self.penalties, theta)
 
 
 def _minimise(

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from backend.artefacts import whole
 from backend.errors import SnapshotUnreadable
+from strategies import Task
 
 Split = Literal["train", "holdout"]
 
@@ -25,7 +26,8 @@ _MAX_LINE_BYTES = 2**20
 class Row:
     """One label: whose item, of which content (hash), what, by which annotation and annotator, for which split.
 
-    ``label`` is the class's name; ids are kept as text. An item may have several rows, one per annotation.
+    ``label`` is the class's name, or a set of names as JSON; ids are kept as text. An item may have several rows, one
+    per annotation.
     """
 
     item_id: str
@@ -38,19 +40,23 @@ class Row:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Labels under one label configuration; `of` sorts them, so the same data always has the same name."""
+    """Labels under one label configuration; `of` sorts them, so the same data always has the same name.
+
+    task: the kind of question that the labels answer, which says how they are written (`backend.questions`).
+    """
 
     label_config_hash: str
     rows: tuple[Row, ...]
+    task: str = Task.CLASSIFICATION
 
     @classmethod
-    def of(cls, label_config_hash: str, rows: Iterable[Row]) -> "Snapshot":
+    def of(cls, label_config_hash: str, rows: Iterable[Row], task: str = Task.CLASSIFICATION) -> "Snapshot":
         """The snapshot of ``rows`` in any order. Raises ValueError if one annotation of an item comes twice."""
         ordered = tuple(sorted(rows))
         for before, after in pairwise(ordered):
             if (before.item_id, before.annotation_id) == (after.item_id, after.annotation_id):
                 raise ValueError(f"annotation {after.annotation_id} of item {after.item_id} comes twice")
-        return cls(label_config_hash, ordered)
+        return cls(label_config_hash, ordered, str(task))
 
     @cached_property
     def digest(self) -> str:
@@ -87,7 +93,8 @@ class Snapshot:
             header = json.loads(next(lines, b"{}"))
             if not isinstance(header, dict) or header.get("format") != _FORMAT:
                 raise SnapshotUnreadable(path=path, problem="it is not a snapshot written by nextbatch")
-            snapshot = cls.of(str(header["label_config_hash"]), (_row(line) for line in lines))
+            task = str(header.get("task", Task.CLASSIFICATION))
+            snapshot = cls.of(str(header["label_config_hash"]), (_row(line) for line in lines), task)
         except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, RecursionError) as error:
             raise SnapshotUnreadable(path=path, problem=str(error) or type(error).__name__) from error
         if snapshot.digest != wanted:
@@ -96,6 +103,8 @@ class Snapshot:
 
     def _lines(self) -> Iterator[bytes]:
         header = {"format": _FORMAT, "label_config_hash": self.label_config_hash, "rows": len(self.rows)}
+        if self.task != Task.CLASSIFICATION:  # which older snapshots do not name
+            header["task"] = self.task
         for line in (header, *map(asdict, self.rows)):
             yield json.dumps(line, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 

@@ -110,7 +110,7 @@ def fit(
     is_helped = pool is not None and few and len(pool.sample) > 0 and "propagation" in methods
     features = torch.from_numpy(found)
     unlabelled = torch.from_numpy(_fitting(pool, finite, found.shape[1])) if pool is not None and is_helped else None
-    mean, scale = _moments(features if unlabelled is None else unlabelled)
+    mean, scale = moments(features if unlabelled is None else unlabelled)
     fold, folds = assign_folds(own.astype(np.int64), generator, None if familiar is None else familiar[finite])
     class_weights = len(own) / (len(seen) * np.bincount(own)) if balanced else np.ones(len(seen))
     labelled = Labelled(
@@ -172,7 +172,7 @@ def _fitting(pool: Unlabelled, finite: NDArray[np.bool_], features: int) -> NDAr
     return pool.embeddings
 
 
-def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each feature, (d,) float32; 1 for a feature that never changes."""
     scale, mean = torch.std_mean(rows, dim=0, correction=0)
     scale[scale <= 1e-6 * scale.max().clamp_min(1e-30)] = 1.0

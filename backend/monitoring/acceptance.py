@@ -69,7 +69,7 @@ def read(session: Session, project_id: int) -> tuple[list[Answer], list[int]]:
             continue
         predicted = str(prediction["label"])
         outcome: Outcome = "skipped" if label is None else "accepted" if label == predicted else "changed"
-        sure = float(prediction["probabilities"].get(predicted, 0.0))
+        sure = float(prediction.get("confidence", prediction["probabilities"].get(predicted, 0.0)))
         answers[item_id] = (Answer(model, predicted, sure, outcome, seconds), id_)
     return [one for one, _ in answers.values()], [id_ for _, id_ in answers.values()]
 

@@ -2,11 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import fisher_exact
+
+from backend.questions import Question
+from strategies import Task
 
 RESAMPLES = 1_999
 SIGNIFICANCE = 0.01
@@ -56,6 +60,28 @@ def compare_shares(earlier: Sequence[str], recent: Sequence[str], seed: int = 0)
     one, other = found / m, (totals - found) / n
     v = float(np.sqrt(((one - other) ** 2 / (2 * (one + other))).sum()))
     return ShareTest(n, m, statistic, p, v, p <= SIGNIFICANCE and v >= EFFECT)
+
+
+def compare_answers(earlier: Sequence[str], recent: Sequence[str], question: Question) -> ShareTest:
+    """The same of labels that answer `question`: where they are sets, name by name, the one that moved most.
+
+    Its p is Bonferroni's, at most 1; a shift that is significant by it, and as large as one of classes must be.
+    """
+    if question.task == Task.CLASSIFICATION:
+        return compare_shares(earlier, recent)
+    tests = [_of_name(earlier, recent, question, name) for name in question.choices]
+    if not tests:
+        return compare_shares((), ())
+    least = min(tests, key=lambda test: (test.p, -test.cramers_v))
+    p = min(1.0, least.p * len(tests))
+    return replace(least, p=p, is_shifted=p <= SIGNIFICANCE and least.cramers_v >= EFFECT)
+
+
+def _of_name(earlier: Sequence[str], recent: Sequence[str], question: Question, name: str) -> ShareTest:
+    """Who has the name and who has not: Fisher's exact p, which correction leaves meaningful for many names."""
+    old, new = ([str(name in question.names(label)) for label in side] for side in (earlier, recent))
+    table = [[side.count(answer) for answer in ("True", "False")] for side in (old, new)]
+    return replace(compare_shares(old, new), p=float(fisher_exact(table).pvalue))
 
 
 def _chi_square(recent: NDArray[np.int64], expected: NDArray[np.floating[Any]], n: int, m: int) -> NDArray[np.float64]:

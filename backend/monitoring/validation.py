@@ -13,7 +13,8 @@ from backend.monitoring.agreement import cohen_kappa
 from backend.monitoring.duplicates import near_duplicates
 from backend.monitoring.finding import Finding
 from backend.monitoring.labels import Label, agreed, by_item
-from backend.monitoring.shares import FEWEST, compare_shares, recent_and_earlier
+from backend.monitoring.shares import FEWEST, compare_answers, recent_and_earlier
+from backend.questions import Question
 
 Gather = Callable[[Sequence[str]], NDArray[Any]]
 
@@ -35,18 +36,16 @@ class Before:
     counts: dict[str, int]
 
 
-def examine(
-    labels: Sequence[Label], classes: tuple[str, ...], before: Before | None, gather: Gather | None
-) -> list[Finding]:
-    """All findings, the worst first. labels: in the order given. classes: the label configuration's, in order.
+def examine(labels: Sequence[Label], question: Question, before: Before | None, gather: Gather | None) -> list[Finding]:
+    """All findings, the worst first. labels: in the order given. question: the label configuration's.
 
     ``gather`` gives the embeddings (n, d) of content hashes; without it near-duplicates are not looked for.
     """
-    usable = [label for label in labels if label.label in classes]
+    usable = [label for label in labels if question.knows(label.label)]
     found = [
-        *check_configuration(labels, classes, before),
-        *check_label_set(usable, classes, before),
-        *check_shares(usable),
+        *check_configuration(labels, question, before),
+        *check_label_set(usable, question, before),
+        *check_shares(usable, question),
         *check_disputes(usable),
         *check_leakage(usable),
         *check_annotators(usable),
@@ -55,8 +54,9 @@ def examine(
     return sorted(found, key=lambda finding: _ORDER[finding.severity])
 
 
-def check_configuration(labels: Sequence[Label], classes: tuple[str, ...], before: Before | None) -> Iterator[Finding]:
+def check_configuration(labels: Sequence[Label], question: Question, before: Before | None) -> Iterator[Finding]:
     """What changed in the label configuration, and labels that name no class of it any more."""
+    classes = question.choices
     if before is not None and set(before.classes) != set(classes):
         removed = [name for name in before.classes if name not in classes]
         added = [name for name in classes if name not in before.classes]
@@ -86,9 +86,10 @@ def check_configuration(labels: Sequence[Label], classes: tuple[str, ...], befor
                 f"the last model knew {len(before.classes)}",
                 "The next model does not predict them.",
             )
-    orphans = Counter(label.label for label in labels if label.label not in classes)
+    lost = [label.label for label in labels if not question.knows(label.label)]
+    orphans = Counter(name for label in lost for name in question.names(label) if name not in classes)
     if orphans:
-        count = sum(orphans.values())
+        count = len(lost)
         is_most = count > ORPHANS_STOP * len(labels) and count >= FEWEST_TO_STOP
         yield Finding(
             "stop" if is_most else "warn",
@@ -99,11 +100,12 @@ def check_configuration(labels: Sequence[Label], classes: tuple[str, ...], befor
         )
 
 
-def check_label_set(labels: Sequence[Label], classes: tuple[str, ...], before: Before | None) -> Iterator[Finding]:
+def check_label_set(labels: Sequence[Label], question: Question, before: Before | None) -> Iterator[Finding]:
     """Classes that have their first labels, and classes that lost all of theirs since the last model."""
     if before is None:
         return
-    counts = Counter(label.label for label in labels if not label.is_holdout)
+    classes = question.choices
+    counts = Counter(name for label in labels if not label.is_holdout for name in question.names(label.label))
     new = [name for name in classes if counts[name] and not before.counts.get(name)]
     gone = [name for name in classes if before.counts.get(name) and not counts[name]]
     if new:
@@ -115,17 +117,20 @@ def check_label_set(labels: Sequence[Label], classes: tuple[str, ...], before: B
         yield Finding("warn", "label_vanished", f"No item has these labels any more: {_names(gone)}", evidence, mend)
 
 
-def check_shares(labels: Sequence[Label]) -> Iterator[Finding]:
-    """The newest randomly drawn labels against the earlier ones. Labels that a strategy chose are never tested."""
+def check_shares(labels: Sequence[Label], question: Question) -> Iterator[Finding]:
+    """The newest randomly drawn labels against the earlier ones. Labels that a strategy chose are never tested.
+
+    Where an item may have several names, each name is tested by itself, with Bonferroni's correction.
+    """
     drawn = [agreed(given) for given in by_item(label for label in labels if label.is_random).values()]
     earlier, recent = recent_and_earlier(drawn)
     if len(recent) < FEWEST:
         return
-    test = compare_shares(earlier, recent)
+    test = compare_answers(earlier, recent, question)
     if not test.is_shifted:
         return
-    old, new = Counter(earlier), Counter(recent)
-    gaps = {name: new[name] / len(recent) - old[name] / len(earlier) for name in sorted(set(drawn))}
+    old, new = (Counter(name for label in side for name in question.names(label)) for side in (earlier, recent))
+    gaps = {name: new[name] / len(recent) - old[name] / len(earlier) for name in sorted(old.keys() | new.keys())}
     largest = sorted(gaps, key=lambda name: -abs(gaps[name]))[:3]
     moves = ", ".join(f"{name} {old[name] / len(earlier):.0%} → {new[name] / len(recent):.0%}" for name in largest)
     yield Finding(

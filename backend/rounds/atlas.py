@@ -145,12 +145,10 @@ def draw(project_id: int) -> Map | None:
 
 def _part(embeddings: NDArray[Any], axes: Axes, head: Head | None, known: NDArray[Any]) -> Sequence[NDArray[Any]]:
     n, places, strange = len(embeddings), axes.place(embeddings), strangeness(known, embeddings)
-    if head is None or len(head.classes) < 2:
-        return places, np.full(n, -1 if head is None else 0, np.int32), np.zeros(n, np.float32), strange
-    probabilities = head.predict(embeddings)
-    best = np.partition(probabilities, -2, axis=1)[:, -2:]
-    doubts = (1 - (best[:, 1] - best[:, 0])).astype(np.float32)
-    return places, probabilities.argmax(axis=1).astype(np.int32), doubts, strange
+    if head is None:
+        return places, np.full(n, -1, np.int32), np.zeros(n, np.float32), strange
+    said = head.predict(embeddings)
+    return places, said.argmax(axis=1).astype(np.int32), head.doubts(said), strange
 
 
 def _with_failed(drawn: Map, before: Map | None, project_id: int) -> Map:

@@ -54,7 +54,7 @@ def put_first(kept: Sequence[Pick], first: Mapping[int, str]) -> list[Pick]:
 
 
 def predictions(head: Head | None, embeddings: NDArray[Any]) -> list[dict[str, Any] | None]:
-    """What the head says of each row, to show to people: its label and the probabilities of its five best."""
+    """What the head says of each row, to show to people: its label, how sure it is, and its five best probabilities."""
     if head is None:
         return [None] * len(embeddings)
     answers: list[dict[str, Any] | None] = []
@@ -62,7 +62,8 @@ def predictions(head: Head | None, embeddings: NDArray[Any]) -> list[dict[str, A
         best = np.argsort(-row, kind="stable")[:5]
         answers.append(
             {
-                "label": head.classes[best[0]],
+                "label": head.label_of(row),
+                "confidence": round(head.confidence(row), 4),
                 "probabilities": {head.classes[k]: round(float(row[k]), 4) for k in best},
             }
         )

@@ -25,6 +25,7 @@ from backend.rounds.opinions import merged, second_opinions
 from backend.rounds.queries import Query
 from backend.rounds.votes import contested
 from backend.settings import ProjectConfig
+from backend.studio.labels import LabelTask
 from strategies import Needs
 
 
@@ -125,13 +126,17 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
         before = sa.exists().where(Batch.project_id == project_id, Batch.state != "answered")
         is_first = not session.scalar(sa.select(before))
     like = Like.of(round_.like)
+    question = LabelTask.parse(project.label_config).question
     head = registry.load_head(version) if version is not None else None
+    if head is not None and head.task != question.task:  # people are asked another kind of question by now
+        head = version = None
     strategy = strategies.create(config.strategy.name, **config.strategy.parameters)
+    strategies.check_task(strategy, question.task)
     targets, policy = None, ""
     if like.checks:
         return _choose_checks(project, round_, version, head, known, embeddings)
     if like:
-        targets, policy = find_targets(like, embeddings, known, head)
+        targets, policy = find_targets(like, embeddings, known, head, question)
         kept = [pick for pick in kept if pick.is_random_slice or pick.item_id in wished.first]
         strategy = strategy if Needs.TARGETS in strategy.needs else strategies.create("similar")
     if query is None:
@@ -140,7 +145,9 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
     pool, again = _pool(project_id, needs_task, is_voted=Needs.VOTES in asked and head is not None)
     train = [row for row in known if not row.is_holdout]
     penalty = 0.0 if version is None else float(version.lineage["penalty"])
-    inputs = request_inputs(project_id, asked, config.strategy, embeddings, pool, train, head, penalty, seed, targets)
+    inputs = request_inputs(
+        project_id, question, asked, config.strategy, embeddings, pool, train, head, penalty, seed, targets
+    )
     size = max(0, config.batch.size - len(kept))
     excluded = frozenset(pick.item_id for pick in kept) | (wished.never & frozenset(pool.ids.tolist()))
     drawn, selection = draw(pool, excluded, strategy, config, size, is_first, seed, inputs, again)

@@ -1,42 +1,39 @@
 """A project's encoder, trained further on what people labelled: a new encoder, which the project may be given."""
 
-import asyncio
 import hashlib
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import sqlalchemy as sa
 import structlog
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from backend.artefacts import whole
-from backend.database import Item, Project, now, reading, transaction
-from backend.errors import NextbatchError, NotFineTunable
+from backend.database import Project, now, reading, transaction
+from backend.errors import NotFineTunable
 from backend.learning import encoders, registry
 from backend.learning.encoders import EncoderSpec
 from backend.learning.finetune_plan import WEIGHTS, Outcome, Plan, record, recorded, split
 from backend.learning.finetune_run import Run, Tell
 from backend.learning.provenance import provenance
-from backend.pool.catalog import Labelled, chunks, labelled
+from backend.pool.catalog import Labelled, labelled
 from backend.rounds import configured, hand
-from backend.rounds.encoding import open_embeddings, source_config
-from backend.rounds.items import decoder, encoder_of, opened
+from backend.rounds.encoding import open_embeddings
+from backend.rounds.images import images_of
+from backend.rounds.items import encoder_of
 from backend.rounds.learn import snapshot_of
 from backend.settings import EncoderSection, settings
 from backend.studio.labels import LabelTask
+from strategies import Task
 
 log = structlog.get_logger()
 
 FEWEST = 50
-_AT_ONCE = 64
 _MADE = "made.digest"
-
-Decode = Callable[[bytes], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,11 @@ def fine_tune(project_id: int, actor: str, tell: Tell, cancel: threading.Event |
     with reading() as session:
         project = session.get_one(Project, project_id)
         known = labelled(session, project_id)
-    classes = LabelTask.parse(project.label_config).choices
+    asked = LabelTask.parse(project.label_config)
+    if asked.task != Task.CLASSIFICATION:
+        problem = "an item may have several labels, or a number"
+        raise NotFineTunable(problem=problem, mend="Encoders are trained where an item has exactly one class.")
+    classes = asked.choices
     known = [row for row in known if row.label in classes]
     rows = [row for row in known if not row.is_holdout]
     parent = open_embeddings(project).spec
@@ -91,7 +92,8 @@ def fine_tune(project_id: int, actor: str, tell: Tell, cancel: threading.Event |
         if made is not None:
             return made
         if not run.has_examples():
-            run.keep_examples(_images(project, parent, rows), labels, is_aside)
+            known_images = images_of(project, parent, [(row.item_id, row.content_hash) for row in rows])
+            run.keep_examples(known_images, labels, is_aside)
         outcome = run.carry_out(tell, cancel)
         if outcome is None:
             return None
@@ -104,6 +106,7 @@ def use(session: Session, project: Project, found: FineTuned) -> None:
     """Name the new encoder in the project's configuration: it changes over beside its rounds, as `changes` has it."""
     assert found.spec is not None
     precision = project.settings.encoder.precision
+    precision = "auto" if precision == "int8" else precision  # that one is of other weights
     encoder = EncoderSection.model_validate(
         {"name": found.plan.encoder, "weights": found.weights, "precision": precision}
     )
@@ -138,7 +141,7 @@ def _publish(
         return FineTuned(None, None, plan, outcome, skipped)
     with reading() as session:
         precision = open_embeddings(session.get_one(Project, project_id)).spec.precision
-    spec = encoders.export(plan.encoder, run.weights, _encoders(), precision)
+    spec = encoders.export(plan.encoder, run.weights, _encoders(), None if precision == "int8" else precision)
     folder = spec.path.parent
     with whole(folder / WEIGHTS) as file, run.weights.open("rb") as made:
         shutil.copyfileobj(made, file)
@@ -163,47 +166,3 @@ def _digest(rows: Sequence[Labelled], labels: NDArray[np.int64], is_aside: NDArr
     for row, label, aside in zip(rows, labels, is_aside, strict=True):
         digest.update(f"{row.content_hash} {label} {int(aside)}\n".encode())
     return digest.hexdigest()
-
-
-def _images(project: Project, spec: EncoderSpec, rows: Sequence[Labelled]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Each labelled image as it travels to the encoder, with its place. One that cannot be read, or whose bytes are
-    not those that were labelled, is left out."""
-    decode = decoder(spec)
-    is_inline = LabelTask.parse(project.label_config).is_inline
-    with reading() as session:
-        uris: dict[int, str] = {}
-        for part in chunks([row.item_id for row in rows]):
-            found = session.execute(sa.select(Item.id, Item.uri).where(Item.id.in_(part)))
-            uris |= {row.id: row.uri for row in found}
-    with asyncio.Runner() as runner:
-        context = opened(source_config(project.settings), is_inline)
-        fetch = runner.run(context.__aenter__())
-        try:
-            for wanted in chunks(enumerate(rows), _AT_ONCE):
-
-                async def fetched(wanted: list[tuple[int, Labelled]] = wanted) -> list[bytes | BaseException]:
-                    asked = (fetch(uris[row.item_id]) for _, row in wanted)
-                    return await asyncio.gather(*asked, return_exceptions=True)
-
-                for (place, row), blob in zip(wanted, runner.run(fetched()), strict=True):
-                    image = _decoded(decode, blob, row)
-                    if image is not None:
-                        yield place, image
-        finally:
-            runner.run(context.__aexit__(None, None, None))
-
-
-def _decoded(decode: Decode, blob: bytes | BaseException, row: Labelled) -> NDArray[np.uint8] | None:
-    if isinstance(blob, BaseException):
-        if not isinstance(blob, NextbatchError):
-            raise blob
-        problem = str(blob)
-    elif hashlib.sha256(blob).hexdigest() != row.content_hash:
-        problem = "its bytes are not those that were labelled"
-    else:
-        try:
-            return decode(blob)
-        except NextbatchError as error:
-            problem = str(error)
-    log.warning("fine_tune.skipped", item=row.item_id, problem=problem)
-    return None

@@ -12,11 +12,12 @@ from backend.errors import StrategyFieldMissing
 from backend.learning import committee
 from backend.learning.heads import Head
 from backend.pool.catalog import Candidates, Labelled, chunks
+from backend.questions import Question
 from backend.rounds import full_models, opinions
 from backend.rounds.encoding import Embeddings
 from backend.rounds.likes import MOST_TARGETS
 from backend.settings import StrategySection
-from strategies import Needs
+from strategies import Needs, Task
 
 OF_A_MODEL = Needs.PROBABILITIES | Needs.LOGITS | Needs.SAMPLES | Needs.LINEAR_HEAD
 """What there is only once a head is fitted."""
@@ -27,6 +28,7 @@ _FEWEST, _MOST = 10, 100  # heads in a committee: as many as fit into the bytes 
 
 def request_inputs(
     project_id: int,
+    question: Question,
     asked: Needs,
     section: StrategySection,
     embeddings: Embeddings,
@@ -39,12 +41,14 @@ def request_inputs(
 ) -> dict[str, Any]:
     """Arrays of a `strategies.Request`, aligned with ``pool.ids``; without a head only embeddings and labels.
 
-    known: labelled items that may be trained on. targets: (t, d), what the round was asked to find the like of; by
-    default the items of `known` that a head which was not fitted to them gets wrong, if there are any.
+    known: labelled items that may be trained on; where an item has no one class, the labelled classes are all 0.
+    targets: (t, d), what the round was asked to find the like of; by default the items of `known` that a head which
+    was not fitted to them gets wrong, if there are any and items have one class.
     """
     rows = embeddings.gather(pool.hashes)
+    has_class = question.task == Task.CLASSIFICATION
     place = {} if head is None else {label: column for column, label in enumerate(head.classes)}
-    known = [row for row in known if head is None or row.label in place]
+    known = [row for row in known if head is None or (row.label in place if has_class else question.knows(row.label))]
     labelled = embeddings.gather([row.content_hash for row in known])
     classes = np.array([place.get(row.label, 0) for row in known], dtype=np.int64)
     source = section.samples
@@ -55,7 +59,9 @@ def request_inputs(
             inputs["samples"] = said
     else:
         inputs = model_inputs(asked, head, penalty, rows, labelled, classes, seed, source)
-    if head is not None and len(known) and (Needs.VOTES in asked or (Needs.TARGETS in asked and targets is None)):
+    inputs["task"] = question.task
+    is_judged = Needs.VOTES in asked or (Needs.TARGETS in asked and targets is None)
+    if head is not None and has_class and len(known) and is_judged:
         unseen = committee.held_out(head, labelled, classes, penalty, seed)
         if Needs.VOTES in asked:
             inputs |= _opinions(project_id, pool, known, unseen, inputs["probabilities"], head)

@@ -1,4 +1,7 @@
-"""Learn from the labels so far: snapshot, fit, evaluate, and promote unless it got worse."""
+"""Learn from the labels so far: snapshot, fit, evaluate, and promote unless it got worse.
+
+What the labels are, `learning.targets` knows.
+"""
 
 import json
 from collections import Counter
@@ -17,7 +20,7 @@ from backend.learning.finetune_plan import trained_on
 from backend.learning.heads import Head
 from backend.learning.loans import save_loan
 from backend.learning.snapshots import Row, Snapshot
-from backend.learning.tuning import Tuning, tune
+from backend.learning.targets import Measured, Target, target_of
 from backend.pool.catalog import Labelled, candidates, labelled
 from backend.rounds.advice import keep_advice
 from backend.rounds.changes import awaits
@@ -26,16 +29,15 @@ from backend.rounds.comparison import FEWEST_TO_COMPARE
 from backend.rounds.encoding import Embeddings, open_embeddings
 from backend.rounds.graph import NODES, as_keys, open_graph, reader
 from backend.rounds.validate import validate
-from backend.settings import HeadSection
 from backend.studio.labels import LabelTask, config_hash
 
 _GROWN = 1.5  # a query fits anew, without new labels, where the pool around them has grown so much
 
 
 def learn(project_id: int, number: int) -> dict[str, Any]:
-    """Fit a head on what people labelled; labels of fewer than two classes are nothing to fit yet.
+    """Fit a head on what people labelled; labels that are all alike are nothing to fit yet.
 
-    Raises LabelsRefused where a check of the labels says that training on them would harm.
+    Raises LabelsRefused where a check of the labels says that training on them would harm, HeadNotForTask.
     """
     with reading() as session:
         project = session.get_one(Project, project_id)
@@ -48,25 +50,31 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
         parent = registry.champion(session, project_id)
     embeddings = open_embeddings(project)
     validate(project, round_, parent, embeddings)
-    classes = LabelTask.parse(project.label_config).choices
-    known = [row for row in known if row.label in classes]
+    question = LabelTask.parse(project.label_config).question
+    target = target_of(question)
+    target.check(project.settings.head)
+    known = [row for row in known if question.knows(row.label)]
     train = [row for row in known if not row.is_holdout]
     holdout = [row for row in known if row.is_holdout]
-    if len({row.label for row in train}) < 2:
+    if not target.is_enough([row.label for row in train]):
         return {"labels": len(train), "holdout": len(holdout), "version": None}
     snapshot = snapshot_of(project, known)
     if round_.query and (equal := _learned(project, snapshot, embeddings, len(pool.hashes) + len(train))) is not None:
         return _report(equal)
 
     seed = round_seed(project.settings.seed, number)
-    x, y = _arrays(embeddings, train, classes)
-    is_helped = project.settings.head.kind != "mlp"
+    x, y = _arrays(embeddings, train, target)
+    is_helped = target.is_helped and project.settings.head.kind != "mlp"
     lent = _pool(project_id, embeddings, pool.hashes, train, seed) if is_helped else None
     known_to_encoder = familiar(embeddings.digest, [row.content_hash for row in train])
     chosen = project.settings.head
-    fit, tuning = _fit(chosen, x, y, classes, lent, seed, known_to_encoder)
+    tuning = target.tuned(x, y, chosen, seed, known_to_encoder)
+    fit = target.fit(
+        x, y, lent, seed=seed, balanced=chosen.balanced, kind=chosen.kind, familiar=known_to_encoder,
+        tuned=training.UNTUNED if tuning is None else tuning.tuned,
+    )  # fmt: skip
     before = registry.load_head(parent) if parent is not None and parent.encoder_digest == embeddings.digest else None
-    measured, is_worse = _evaluate(embeddings, fit, train, holdout, classes, before, parent)
+    measured, is_worse = _evaluate(embeddings, fit, train, holdout, target, before, parent)
     snapshot.write(registry.snapshots())
     origin = registry.Lineage(
         encoder_digest=embeddings.digest,
@@ -88,7 +96,8 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
             "label_config": snapshot.label_config_hash,
             "labels": len(train),
             "holdout": len(holdout),
-            "class_counts": dict(Counter(row.label for row in train)),
+            "task": str(question.task),
+            "class_counts": dict(Counter(name for row in train for name in question.names(row.label))),
             "graph_nodes": fit.graph_nodes,
             "familiar": int(known_to_encoder.sum()),
             **({"loan": save_loan(lent, registry.loans())} if lent is not None and fit.graph_nodes else {}),
@@ -122,30 +131,6 @@ def _learned(project: Project, snapshot: Snapshot, embeddings: Embeddings, items
     return None if nodes and min(items, NODES) > _GROWN * nodes else found
 
 
-def _fit(
-    section: HeadSection,
-    x: NDArray[Any],
-    y: NDArray[np.int64],
-    classes: tuple[str, ...],
-    lent: Unlabelled | None,
-    seed: int,
-    known: NDArray[np.bool_],
-) -> tuple[training.FitReport, Tuning | None]:
-    """The head that the configuration asks for; where it gives seconds for that, with hyperparameters looked for."""
-    tuning: Tuning | None = None
-    if section.tune_s:
-        budget_s, trials = section.tune_s, section.tune_trials
-        tuning = tune(
-            x, y, classes, section.kind, budget_s=budget_s, trials=trials, seed=seed, balanced=section.balanced,
-            familiar=known,
-        )  # fmt: skip
-    fit = training.fit(
-        x, y, classes, lent, seed=seed, balanced=section.balanced, methods=training.METHODS[section.kind],
-        familiar=known, tuned=training.UNTUNED if tuning is None else tuning.tuned,
-    )  # fmt: skip
-    return fit, tuning
-
-
 def familiar(encoder_digest: str, hashes: Sequence[str]) -> NDArray[np.bool_]:
     """Which of these contents (l,) the encoder was fine-tuned on, so that no head is judged by them."""
     seen = trained_on(registry.encoder_path(encoder_digest).parent)
@@ -163,13 +148,9 @@ def _pool(
     return Unlabelled.draw(graph, labels, reader(embeddings), seed)
 
 
-def _arrays(
-    embeddings: Embeddings, rows: Sequence[Labelled], classes: Sequence[str]
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Embeddings (n, d) and class indices (n,) of labelled items."""
-    place = {name: index for index, name in enumerate(classes)}
-    labels = np.array([place[row.label] for row in rows], dtype=np.int64)
-    return embeddings.gather([row.content_hash for row in rows]), labels
+def _arrays(embeddings: Embeddings, rows: Sequence[Labelled], target: Target) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Embeddings (n, d) of labelled items, and what a head is to say of them."""
+    return embeddings.gather([row.content_hash for row in rows]), target.encode([row.label for row in rows])
 
 
 def _evaluate(
@@ -177,32 +158,33 @@ def _evaluate(
     fit: training.FitReport,
     train: Sequence[Labelled],
     holdout: Sequence[Labelled],
-    classes: tuple[str, ...],
+    target: Target,
     before: Head | None,
     parent: ModelVersion | None,
-) -> tuple[evaluate.Evaluation | None, bool]:
+) -> tuple[Measured | None, bool]:
     """Measure the new head, and say whether it is worse than the one before on labels that neither was fitted to."""
+    is_like = before is not None and before.task == fit.head.task and before.classes == fit.head.classes
     if evaluate.choose_labels(len(holdout)) == "holdout":
-        x, y = _arrays(embeddings, holdout, classes)
+        x, y = _arrays(embeddings, holdout, target)
         new = fit.head.predict(x)
-        is_worse = before is not None and before.classes == classes and evaluate.is_worse(new, before.predict(x), y)
-        return evaluate.evaluate(new, y, classes), is_worse
+        is_worse = before is not None and is_like and target.is_worse((fit.head, before), (new, before.predict(x)), y)
+        return target.evaluate(fit.head, new, y, "holdout"), is_worse
     if fit.out_of_fold is None:
         return None, False
-    x, y = _arrays(embeddings, train, classes)
+    x, y = _arrays(embeddings, train, target)
     rows, new = fit.out_of_fold.rows, fit.out_of_fold.probabilities
-    measured = evaluate.evaluate(new, y[rows], classes, source="cross-validation")
-    if before is None or parent is None or before.classes != classes:
+    measured = target.evaluate(fit.head, new, y[rows], "cross-validation")
+    if before is None or parent is None or not is_like:
         return measured, False
     seen = {row.item_id for row in Snapshot.read(registry.snapshot_path(parent.snapshot)).rows}
     unseen = np.array([str(train[row].item_id) not in seen for row in rows], dtype=bool)
     if unseen.sum() < FEWEST_TO_COMPARE:
         return measured, False
-    current = before.predict(x[rows[unseen]])
-    return measured, evaluate.is_worse(new[unseen], current, y[rows[unseen]])
+    said = (new[unseen], before.predict(x[rows[unseen]]))
+    return measured, target.is_worse((fit.head, before), said, y[rows[unseen]])
 
 
-def _metrics(measured: evaluate.Evaluation | None) -> dict[str, Any]:
+def _metrics(measured: Measured | None) -> dict[str, Any]:
     """The evaluation as JSON; empty where there were too few labels to measure anything."""
     return {} if measured is None else json.loads(measured.to_json())
 
@@ -211,7 +193,8 @@ def snapshot_of(project: Project, known: Sequence[Labelled]) -> Snapshot:
     """These labels, a row an annotation, by name and split."""
     return Snapshot.of(
         config_hash(project.label_config),
-        (
+        task=LabelTask.parse(project.label_config).task,
+        rows=(
             Row(
                 item_id=str(row.item_id),
                 annotation_id=str(annotation_id),

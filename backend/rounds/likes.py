@@ -13,6 +13,7 @@ from backend.errors import NothingToLookFor
 from backend.learning import registry
 from backend.learning.heads import Head
 from backend.pool.catalog import Labelled
+from backend.questions import Question
 from backend.rounds.encoding import Embeddings
 from backend.studio.labels import LabelTask
 
@@ -64,9 +65,10 @@ def like(session: Session, project: Project, tasks: str = "", label: str | None 
 
 
 def find_targets(
-    wanted: Like, embeddings: Embeddings, known: Sequence[Labelled], head: Head | None
+    wanted: Like, embeddings: Embeddings, known: Sequence[Labelled], head: Head | None, asked: Question
 ) -> tuple[NDArray[Any], str]:
     """Embeddings (t, d) of what to find the like of, and what that is, in a sentence; `known` are all labelled items.
+    Their labels answer the question `asked`.
 
     Raises NothingToLookFor where there is nothing of what is wanted.
     """
@@ -76,7 +78,7 @@ def find_targets(
         with reading() as session:
             chosen = session.scalars(sa.select(Item.content_hash).where(*is_wanted).order_by(Item.id)).all()
         parts.append(([hash_ for hash_ in chosen if hash_], "chosen items"))
-    same = [row for row in known if wanted.label in (None, row.label)]
+    same = [row for row in known if wanted.label is None or wanted.label in asked.names(row.label)]
     if wanted.errors:
         of = "" if wanted.label is None else f" of {wanted.label!r}"
         wrong = _wrong(head, embeddings, [row for row in same if row.is_holdout])
@@ -94,5 +96,5 @@ def _wrong(head: Head | None, embeddings: Embeddings, rows: Sequence[Labelled]) 
     """Content hashes of the labelled items that the head gets wrong."""
     if head is None:
         return []
-    said = head.predict(embeddings.gather([row.content_hash for row in rows])).argmax(axis=1)
-    return [row.content_hash for k, row in zip(said, rows, strict=True) if head.classes[k] != row.label]
+    said = head.predict(embeddings.gather([row.content_hash for row in rows]))
+    return [row.content_hash for one, row in zip(said, rows, strict=True) if head.label_of(one) != row.label]

@@ -10,16 +10,19 @@ import torch
 
 from backend.database import ModelVersion
 from backend.errors import NotRebuildable
-from backend.learning import registry, training
+from backend.learning import registry
 from backend.learning.candidates import Unlabelled
 from backend.learning.heads import Head
 from backend.learning.loans import load_loan
 from backend.learning.provenance import provenance
 from backend.learning.snapshots import Row, Snapshot
+from backend.learning.targets import target_of
 from backend.learning.tuning import tuned_from
+from backend.questions import question
 from backend.rounds.comparison import vectors
 from backend.rounds.graph import as_keys, reader
 from backend.rounds.learn import familiar
+from strategies import Task
 
 
 @dataclass(frozen=True)
@@ -67,27 +70,26 @@ def _refit(version: ModelVersion) -> tuple[Head, list[Row]]:
         missing = missing or ["the neighbour graph"]
         raise NotRebuildable(version=version.name, missing=", ".join(missing))
     rows = _trained_on(Snapshot.read(registry.snapshot_path(version.snapshot), version.snapshot))
-    place = {name: index for index, name in enumerate(lineage["classes"])}
+    target = target_of(question(lineage.get("task", Task.CLASSIFICATION), lineage["classes"]))
     store = vectors(version.encoder_digest, lineage["features"])
     hashes = [row.content_hash for row in rows]
     lent: Unlabelled | None = None
     if lineage["graph_nodes"]:
         path = registry.loan_path(lineage["loan"])
         lent = load_loan(path, as_keys(hashes), reader(store))
-    labels = np.array([place[row.label] for row in rows], dtype=np.int64)
+    labels = target.encode([row.label for row in rows])
     known = familiar(version.encoder_digest, hashes)
     if int(known.sum()) != lineage.get("familiar", 0):
         raise NotRebuildable(version=version.name, missing="what its encoder was fine-tuned on")
     x = store.gather(hashes)
     with _threads(int(lineage["threads"])):
-        fit = training.fit(
+        fit = target.fit(
             x,
             labels,
-            lineage["classes"],
             lent,
             seed=version.seed,
             balanced=lineage.get("balanced", False),
-            methods=training.METHODS[lineage.get("head_kind", "linear")],
+            kind=lineage.get("head_kind", "linear"),
             familiar=known,
             tuned=tuned_from(lineage.get("tuning")),
         )

@@ -10,6 +10,7 @@ from backend.learning.saving import FEWEST, MOST_CLASSES, MOST_TIMES, Saving, es
 from backend.pool.catalog import labelled
 from backend.rounds.encoding import open_embeddings
 from backend.studio.labels import LabelTask
+from strategies import Task
 
 CRITERION = "labels saved"
 
@@ -30,7 +31,10 @@ def tell(project_id: int, _number: int) -> dict[str, Any]:
         known = labelled(session, project_id)
     if version is None:
         return {}
-    classes = LabelTask.parse(project.label_config).choices
+    asked = LabelTask.parse(project.label_config)
+    if asked.task != Task.CLASSIFICATION:  # the two arms are compared by one class an item
+        return {}
+    classes = asked.choices
     place = {name: at for at, name in enumerate(classes)}
     known = [row for row in known if row.label in place]
     drawn = [row for row in known if row.is_holdout and row.item_id in drawn_ids]

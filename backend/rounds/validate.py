@@ -30,9 +30,9 @@ def validate(project: Project, round_: Round, parent: ModelVersion | None, embed
         rows = given.read(session, project.id)
     if not rows:
         return
-    classes = LabelTask.parse(project.label_config).choices
+    question = LabelTask.parse(project.label_config).question
     accepted = project.settings.validation.accept
-    found = examine(rows, classes, _before(parent), embeddings.gather)
+    found = examine(rows, question, _before(parent), embeddings.gather)
     stops = [finding for finding in found if finding.severity == "stop" and finding.code not in accepted]
     alert(project.id, round_.id, found, stops)
     if stops:

@@ -1,6 +1,6 @@
 """Label configurations: the XML in which Label Studio describes a task, and the JSON of its answers.
 
-nextbatch reads what it can learn from: one `<Choices>` with one answer, on one `<Image>` or `<Text>`.
+nextbatch reads what it can learn from: one `<Choices>`, with one answer or several, on one `<Image>` or `<Text>`.
 """
 
 import hashlib
@@ -14,7 +14,9 @@ import defusedxml
 from defusedxml.ElementTree import fromstring
 
 from backend.errors import BadLabelConfig, UnknownLabel
+from backend.questions import Question, question
 from backend.settings import Kind
+from strategies import Task
 
 MAX_CONFIG_CHARACTERS = 1_000_000
 _KINDS: dict[str, Kind] = {"Image": "image", "Text": "text"}
@@ -24,7 +26,7 @@ _SILENT = frozenset({"Filter", "Shortcut"})
 
 @dataclass(frozen=True)
 class LabelTask:
-    """What people are asked: which one of `choices` fits the image or text in `data[data_key]`.
+    """What people are asked: which of `choices` fits the image or text in `data[data_key]`, by `task` one or several.
 
     `control` and `object` are the names of the `<Choices>` tag and of the tag that it is about.
     """
@@ -38,6 +40,7 @@ class LabelTask:
     """Whether `data[data_key]` is the text itself and no address."""
     is_open: bool = False
     """Whether a label that is no choice yet becomes one: a project of the API, made without label names."""
+    task: Task = Task.CLASSIFICATION
 
     @classmethod
     def parse(cls, label_config: str) -> "LabelTask":
@@ -54,24 +57,31 @@ class LabelTask:
         kind = _KINDS[shown.tag]
         is_inline = kind == "text" and shown.get("valueType", "text") == "text"
         is_open = control.get("open") == "true"
-        return cls(
-            control.get("name", ""), shown.get("name", ""), value[1:], kind, _choices(control), is_inline, is_open
-        )
+        task = Task.MULTI_LABEL if control.get("choice") == "multiple" else Task.CLASSIFICATION
+        names = control.get("name", ""), shown.get("name", ""), value[1:]
+        return cls(*names, kind, _choices(control), is_inline, is_open, task)
+
+    @property
+    def question(self) -> Question:
+        """What labels mean."""
+        return question(self.task, self.choices)
 
     def to_result(self, label: str) -> list[dict[str, Any]]:
         """`label` as the result of an annotation or a prediction. Raises UnknownLabel."""
-        if label not in self.choices:
+        if not self.question.knows(label):
             raise UnknownLabel(label=label, choices=", ".join(self.choices))
-        value = {"choices": [label]}
+        value = {"choices": list(self.question.names(label))}
+        if not value["choices"]:
+            return []
         return [{"from_name": self.control, "to_name": self.object, "type": "choices", "value": value}]
 
     def label_of(self, annotation: Mapping[str, Any]) -> str | None:
-        """The one choice that an annotation made; None for a skip, no choice, several, or one that is gone by now."""
+        """What an annotation says; None for a skip, a choice that is gone by now, or not one where one is asked for."""
         if annotation.get("was_cancelled"):
             return None
         results = [found for found in annotation.get("result") or [] if found.get("from_name") == self.control]
         chosen = [label for found in results for label in (found.get("value") or {}).get("choices") or []]
-        return chosen[0] if len(chosen) == 1 and chosen[0] in self.choices else None
+        return self.question.label(chosen)
 
 
 def config_hash(label_config: str) -> str:
@@ -128,9 +138,9 @@ def _the_choices(root: ElementTree.Element) -> ElementTree.Element:
         names = ", ".join(map(_named, controls)) or "none"
         raise BadLabelConfig(problem=f"it needs exactly one <Choices>, and has {names}", mend="Keep one of them.")
     control = controls[0]
-    if control.get("choice", "single") not in {"single", "single-radio"}:
-        problem = f"{_named(control)} allows several answers (choice={control.get('choice')!r})"
-        raise BadLabelConfig(problem=problem, mend='Set choice="single".')
+    if control.get("choice", "single") not in {"single", "single-radio", "multiple"}:
+        problem = f"{_named(control)} is asked in a way that is not known (choice={control.get('choice')!r})"
+        raise BadLabelConfig(problem=problem, mend='Set choice="single", or choice="multiple" for several answers.')
     if control.get("perRegion") == "true" or control.get("perItem") == "true":
         raise BadLabelConfig(problem=f"{_named(control)} is asked per region or item", mend="Ask it once a task.")
     if control.get("value"):

@@ -91,7 +91,7 @@ def _predictions(plan: PublishPlan, ids: Sequence[int | None], task: LabelTask) 
     return [
         {
             "task": task_id,
-            "result": task.to_result(pick.label) if pick.label is not None and pick.label in task.choices else [],
+            "result": task.to_result(pick.label) if pick.label is not None and task.question.knows(pick.label) else [],
             "score": (rank + 1) / (len(present) + 1),
             "model_version": plan.version,
         }

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from strategies.kernels.joint import joint_information, predictive_information
     from strategies.kernels.linear import dropped_disagreement, head_probabilities
     from strategies.kernels.neighbours import anchors, contrast, most_like
-    from strategies.kernels.pointwise import entropy, gini, ranks, residuals, tempered, top2, turns
+    from strategies.kernels.pointwise import entropy, gap, gini, over_labels, ranks, residuals, tempered, top2, turns
     from strategies.kernels.projection import Projection, distinct, fit_projection, nearest_cosine
     from strategies.kernels.ranking import ranked_batch
     from strategies.kernels.sampling import d2_sampling, inclusion, squared_from_mean, systematic
@@ -54,6 +54,7 @@ __all__ = [
     "expected_residual",
     "fisher",
     "fit_projection",
+    "gap",
     "gini",
     "head_probabilities",
     "in_turn",
@@ -71,6 +72,7 @@ __all__ = [
     "most_like",
     "nearest",
     "nearest_cosine",
+    "over_labels",
     "predictive_information",
     "projected_lengths",
     "pure_radius",
@@ -113,7 +115,7 @@ _HOMES = {
     "joint": ("joint_information", "predictive_information"),
     "linear": ("dropped_disagreement", "head_probabilities"),
     "neighbours": ("anchors", "contrast", "most_like"),
-    "pointwise": ("entropy", "gini", "ranks", "residuals", "tempered", "top2", "turns"),
+    "pointwise": ("entropy", "gap", "gini", "over_labels", "ranks", "residuals", "tempered", "top2", "turns"),
     "projection": ("Projection", "distinct", "fit_projection", "nearest_cosine"),
     "ranking": ("ranked_batch",),
     "sampling": ("d2_sampling", "inclusion", "squared_from_mean", "systematic"),

@@ -1,5 +1,6 @@
 """One number a row, from class probabilities (n, K)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,28 @@ def top2(probabilities: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.f
             np.maximum(best, column, out=best)
         first[rows], second[rows] = best, after
     return first, second
+
+
+def gap(probabilities: NDArray[Any]) -> NDArray[np.float32]:
+    """The largest less the second largest of each row, (n,) float32."""
+    first, second = top2(probabilities)
+    return first - second
+
+
+def over_labels(
+    probabilities: NDArray[Any], measure: Callable[[NDArray[Any]], NDArray[np.float32]], over: str
+) -> NDArray[np.float32]:
+    """The mean, or with `over` "max" the highest, of a measure over each row's K labels, (n,) float32.
+
+    probabilities: (n, K), each of a label by itself; `measure` makes (r,) of distributions (r, 2), of no and yes.
+    """
+    n, labels = probabilities.shape
+    result = np.zeros(n, dtype=np.float32)
+    for rows in blocks(n if labels else 0, 20 * labels, CACHE_BYTES):
+        yes = np.asarray(probabilities[rows], dtype=np.float32).reshape(-1)
+        found = measure(np.stack([1 - yes, yes], axis=1)).reshape(-1, labels)
+        result[rows] = found.mean(axis=1) if over == "mean" else found.max(axis=1)
+    return result
 
 
 def entropy(probabilities: NDArray[Any]) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from backend.monitoring.duplicates import near_duplicates
 from backend.monitoring.labels import Label
 from backend.monitoring.validation import Before, examine
+from backend.questions import OneOf
 
 CLASSES = ("cat", "dog")
 START = dt.datetime(2026, 5, 1, tzinfo=dt.UTC)
@@ -30,7 +31,7 @@ def labels(count: int, **facts: Any) -> list[Label]:
 
 def found(rows: list[Label], classes: tuple[str, ...] = CLASSES, before: Before | None = None) -> dict[str, str]:
     """Severity by code."""
-    return {finding.code: finding.severity for finding in examine(rows, classes, before, None)}
+    return {finding.code: finding.severity for finding in examine(rows, OneOf(classes), before, None)}
 
 
 def test_sound_labels_give_no_finding() -> None:
@@ -46,7 +47,7 @@ def test_every_finding_that_warns_or_stops_says_the_mend() -> None:
         for n in range(60)
     ]
 
-    findings = examine(rows, CLASSES, Before(("bird", "cat", "dog"), {"bird": 3, "cat": 9}), None)
+    findings = examine(rows, OneOf(CLASSES), Before(("bird", "cat", "dog"), {"bird": 3, "cat": 9}), None)
 
     assert [finding.severity for finding in findings] == sorted(
         (finding.severity for finding in findings), key=["stop", "warn", "note"].index
@@ -117,7 +118,7 @@ def test_people_who_disagree_are_named_and_those_who_agree_are_not() -> None:
     rows += [a_label(100 + n, CLASSES[n % 2], item=n, annotator="good") for n in range(60)]
     rows += [a_label(200 + n, CLASSES[(n // 2) % 2], item=n, annotator="bad") for n in range(60)]
 
-    findings = {finding.code: finding for finding in examine(rows, CLASSES, None, None)}
+    findings = {finding.code: finding for finding in examine(rows, OneOf(CLASSES), None, None)}
 
     evidence = findings["annotators_disagree"].evidence
     assert "1 and bad" in evidence
@@ -142,7 +143,7 @@ def test_near_copies_of_trained_items_in_the_holdout_are_told(copies: int, sever
     rows = labels(60) + [a_label(100 + n, CLASSES[n % 2], is_holdout=True) for n in range(40)]
     gather = embeddings(rows, {f"h{100 + n}": f"h{n}" for n in range(copies)})
 
-    found = {one.code: (one.severity, one.evidence) for one in examine(rows, CLASSES, None, gather)}
+    found = {one.code: (one.severity, one.evidence) for one in examine(rows, OneOf(CLASSES), None, gather)}
 
     if severity is None:
         assert found == {}

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +26,34 @@ CLASSES = tuple("0123456789")
 HOLDOUT = 12
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What people are asked of a digit, the answer as a label, and how many items have one before the first round."""
+
+    config: str
+    answers: Sequence[str]
+    labelled: int
+
+
+@pytest.fixture
+def asked() -> Asked:
+    """Which digit it is. A test may ask something else."""
+    return Asked(image_config(CLASSES), CLASSES, HOLDOUT + 10)
+
+
 @dataclass
 class Loop:
-    """A project of 60 handwritten digits, of which 12 are labelled in the holdout and 10 more by a person."""
+    """A project of 60 handwritten digits, of which 12 are labelled in the holdout and, as a rule, 10 more by a person.
+
+    `digits` are those that the tasks show, by task id.
+    """
 
     project_id: int
     studio_project_id: int
     task: LabelTask
     log: Path
     closing: ExitStack
+    digits: dict[int, int]
 
     def ask(self) -> int:
         with transaction() as session:
@@ -67,7 +86,7 @@ class Loop:
 @pytest.fixture
 def loop(
     store: str, home: Path, encoders: Path, server: LabelStudioServer, studio: Studio, monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    tmp_path: Path, asked: Asked,
 ) -> Iterator[Loop]:  # fmt: skip
     assert store
     data = digits(CACHE)
@@ -77,13 +96,14 @@ def loop(
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", server.account.token)
     forget_process_state()
     name = f"digits-{uuid.uuid4().hex[:8]}"
-    config = image_config(CLASSES)
+    config = asked.config
     task = LabelTask.parse(config)
     project = connect.ensure_project(studio, name, config)
-    files = [(str(path), CLASSES[label]) for path, label in zip(data.train.paths, data.train.labels, strict=True)]
+    files = list(zip(map(str, data.train.paths), map(int, data.train.labels), strict=True))
+    shown = files[:: len(files) // 60][:60]
     tasks = [
-        connect.TaskToImport(f"{place:040d}", {"image": path}, label if place < HOLDOUT + 10 else None)
-        for place, (path, label) in enumerate(files[:: len(files) // 60][:60])
+        connect.TaskToImport(f"{place:040d}", {"image": path}, asked.answers[digit] if place < asked.labelled else None)
+        for place, (path, digit) in enumerate(shown)
     ]
     ids = connect.import_tasks(studio, project.id, tasks, task, lambda _line: None)
     with transaction() as session:
@@ -107,4 +127,5 @@ def loop(
     log = tmp_path / "worker.log"
     log.touch()
     with ExitStack() as closing:
-        yield Loop(project_id, project.id, task, log, closing)
+        pictured = {ids[one.key]: digit for one, (_, digit) in zip(tasks, shown, strict=True)}
+        yield Loop(project_id, project.id, task, log, closing, pictured)

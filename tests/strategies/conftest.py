@@ -1,14 +1,22 @@
 """Pools to pick from."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from strategies import Request
+from strategies import Request, Task
 
 CLASSES = 5
+
+
+def multi_label(request: Request) -> Request:
+    """The same candidates where an item may have several of the classes: each with a probability of its own."""
+    chances = np.random.default_rng(11).random((len(request.ids), CLASSES)).astype(np.float32) ** 2
+    classes = None if request.labelled_classes is None else np.zeros_like(request.labelled_classes)
+    return replace(request, task=Task.MULTI_LABEL, probabilities=chances, labelled_classes=classes)
 
 
 @pytest.fixture

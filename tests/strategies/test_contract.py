@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as draw
 
 from strategies import Needs, Request, Selection, Strategy, create, names, run
+from tests.strategies.conftest import multi_label
 
 MakePool = Callable[..., Request]
 VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -26,6 +27,13 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("typiclust", {"candidates": 40, "clusters": 6}),
 )
 
+OF_SETS: tuple[tuple[str, dict[str, Any]], ...] = (
+    *((name, {"over": over}) for name in ("entropy", "least_confidence", "margin") for over in ("mean", "max")),
+    ("margin_clusters", {}),
+    ("auto", {"labels_per_class": 0}),
+    ("stochastic", {}),
+)
+"""Strategies that look at what a model says of several labels; the others see no difference."""
 
 PER_ITEM = ("probabilities", "logits", "embeddings", "costs", "groups", "votes")
 
@@ -45,8 +53,7 @@ def same(one: Selection, other: Selection) -> bool:
     return one.ids.tolist() == other.ids.tolist() and np.allclose(one.utilities, other.utilities, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize(("name", "values"), VARIANTS, ids=[f"{n}-{v}" if v else n for n, v in VARIANTS])
-class TestContract:
+class Promises:
     @pytest.fixture
     def strategy(self, name: str, values: dict[str, Any]) -> Strategy:
         return create(name, **values)
@@ -203,6 +210,20 @@ class TestContract:
         assert len(selection) == len(set(selection.ids.tolist())) == min(budget, len(free))
         assert set(selection.ids.tolist()) <= free
         assert same(run(strategy, replace(reordered(request, order), excluded=excluded)), selection)
+
+
+@pytest.mark.parametrize(("name", "values"), VARIANTS, ids=[f"{n}-{v}" if v else n for n, v in VARIANTS])
+class TestContract(Promises):
+    """Where every item has one class."""
+
+
+@pytest.mark.parametrize(("name", "values"), OF_SETS, ids=[f"{n}-{v}" if v else n for n, v in OF_SETS])
+class TestMultiLabelContract(Promises):
+    """Where an item may have several."""
+
+    @pytest.fixture
+    def pool(self, pool: MakePool) -> MakePool:
+        return lambda *arguments, **changes: multi_label(pool(*arguments, **changes))
 
 
 def test_no_strategy_holds_a_copy_of_the_pool(tmp_path: Any) -> None:

@@ -11,6 +11,7 @@ import pytest
 from strategies import Needs, Request, create, find, parameters, run
 from strategies.registry import BUILT_IN
 from strategies.values import Range
+from tests.strategies.conftest import multi_label
 
 MakePool = Callable[..., Request]
 
@@ -20,6 +21,9 @@ EFFECTS: dict[tuple[str, str], tuple[Any, Any, str]] = {
     ("density", "targets"): (5, 300, "picks"),
     ("k_center_greedy", "shortlist"): (1, 8192, "nothing"),
     ("kl_divergence", "over"): ("mean", "max", "picks"),
+    ("entropy", "over"): ("mean", "max", "picks"),
+    ("least_confidence", "over"): ("mean", "max", "picks"),
+    ("margin", "over"): ("mean", "max", "picks"),
     ("margin_clusters", "shortlist"): (1, 10, "picks"),
     ("margin_clusters", "duplicate"): (0.5, 1.01, "picks"),
     ("margin_clusters", "dimensions"): (2, 16, "picks"),
@@ -109,6 +113,9 @@ EFFECTS: dict[tuple[str, str], tuple[Any, Any, str]] = {
 }
 """Two values of each parameter, and whether the picks have to differ or, where only the time may, must not."""
 
+OF_SETS = {(name, "over") for name in ("entropy", "least_confidence", "margin")}
+"""Parameters that matter where an item may have several labels."""
+
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("auto", "even"): {"labels_per_class": 2},
     ("class_quota", "depth"): {"share": 0.2},
@@ -134,6 +141,8 @@ def request_(pool: MakePool) -> Request:
 @pytest.mark.parametrize(("name", "parameter"), EFFECTS)
 def test_a_parameter_does_what_it_says(name: str, parameter: str, request_: Request) -> None:
     one, other, changes = EFFECTS[name, parameter]
+    if (name, parameter) in OF_SETS:
+        request_ = multi_label(request_)
 
     before, after = (
         picks(request_, name, **{parameter: value}, **BESIDE.get((name, parameter), {})) for value in (one, other)

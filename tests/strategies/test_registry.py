@@ -24,7 +24,8 @@ def test_the_public_names_are_these() -> None:
     assert sorted(strategies.__all__) == [
         "BadRequest", "BadSelection", "BrokenPlugin", "Cost", "DuplicateStrategy", "MissingInput", "Needs", "Pointwise",
         "Request", "Scores", "Selection", "Strategy", "StrategyError", "Task", "UnknownStrategy", "Wrapper",
-        "WrongParameter", "WrongValue", "choice", "create", "find", "highest", "names", "parameter", "parameters",
+        "WrongParameter", "WrongTask", "WrongValue", "check_task", "choice",
+            "create", "find", "highest", "names", "parameter", "parameters",
         "part", "register", "run",
     ]  # fmt: skip
     assert all(getattr(strategies, name) is not None for name in strategies.__all__)
@@ -65,7 +66,7 @@ def test_a_parameter_that_is_nearly_right_gets_a_hint_and_the_allowed_ones() -> 
     ):
         create("max_herding", target=3)
     with pytest.raises(WrongParameter, match="Allowed: none"):
-        create("margin", n=3)
+        create("gini", n=3)
 
 
 @pytest.mark.parametrize("value", ["many", 0, -3, 2.5, True, None, 10**9])

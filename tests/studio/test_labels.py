@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import BadLabelConfig, UnknownLabel
+from backend.questions import names_in, set_label
 from backend.studio.labels import MAX_CONFIG_CHARACTERS, LabelTask, config_hash, image_config, text_config
+from strategies import Task
 
 CHOICES = '<Choices name="label" toName="image"><Choice value="cat"/><Choice value="dog"/></Choices>'
 IMAGE = '<Image name="image" value="$photo"/>'
@@ -48,7 +50,7 @@ def test_a_text_may_stand_in_its_task_or_behind_an_address(is_inline: bool) -> N
         (f"<View>{IMAGE}{CHOICES}{CHOICES}</View>", "exactly one <Choices>"),
         (f'<View>{IMAGE}{CHOICES}<TextArea name="why" toName="image"/></View>', "<TextArea name='why'>"),
         (f'<View>{IMAGE}<RectangleLabels name="box" toName="image"/></View>', "<RectangleLabels name='box'>"),
-        (f"<View>{IMAGE}{CHOICES}</View>".replace("toName", 'choice="multiple" toName'), "several answers"),
+        (f"<View>{IMAGE}{CHOICES}</View>".replace("toName", 'choice="ranked" toName'), "choice='ranked'"),
         (f"<View>{IMAGE}{CHOICES}</View>".replace("toName", 'perRegion="true" toName'), "per region"),
         (f"<View>{IMAGE}{CHOICES}</View>".replace("toName", 'value="$options" toName'), "from the task"),
         (f"<View>{CHOICES}</View>", "no tag has"),
@@ -111,6 +113,34 @@ def test_an_answer_without_exactly_one_known_choice_is_no_label() -> None:
     answers += [{"result": result} for result in (cat + dog, both, gone, other)]
 
     assert [task.label_of(answer) for answer in answers] == [None] * len(answers)
+
+
+def test_several_answers_are_a_set_whatever_their_order_and_none_is_one_too() -> None:
+    config = f"<View>{IMAGE}{CHOICES}</View>".replace("toName", 'choice="multiple" toName')
+    task = LabelTask.parse(config)
+    both = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": ["dog", "cat"]}}
+
+    said = [task.label_of({"result": result}) for result in ([both], [], None)]
+
+    assert task.task is Task.MULTI_LABEL
+    assert said == [set_label(["cat", "dog"]), "[]", "[]"]
+    assert task.to_result(set_label(["dog", "cat"])) == [{**both, "value": {"choices": ["cat", "dog"]}}]
+    assert task.to_result("[]") == []
+    assert task.label_of({"result": [both], "was_cancelled": True}) is None
+    assert task.label_of({"result": [{**both, "value": {"choices": ["cat", "horse"]}}]}) is None
+    with pytest.raises(UnknownLabel, match="cat, dog"):
+        task.to_result(set_label(["horse"]))
+
+
+@given(_LABELS, st.data())
+def test_any_set_survives_the_way_to_an_answer_and_back(labels: list[str], data: st.DataObject) -> None:
+    task = LabelTask.parse(image_config(labels).replace('choice="single"', 'choice="multiple"', 1))
+    chosen = data.draw(st.sets(st.sampled_from(labels)))
+
+    label = task.label_of({"result": task.to_result(set_label(chosen))})
+
+    assert label is not None
+    assert set(names_in(label)) == chosen
 
 
 def test_a_label_that_is_no_choice_cannot_become_a_result() -> None:
