@@ -46,7 +46,7 @@ class SetHead(Head):
 
     def doubts(self, said: NDArray[Any]) -> Floats:
         """(n,) in [0, 1], of the label in most doubt: 1 less the gap of its yes and no."""
-        return (1 - np.abs(2 * said - 1).min(axis=1)).astype(np.float32)
+        return np.asarray(1 - np.abs(2 * said - 1).min(axis=1), np.float32)
 
     @property
     def _format(self) -> str:
