@@ -24,6 +24,9 @@ LABEL_STUDIO = ("label-studio==1.23.2",)
 # numpy 2 in Triton's Python turns every output into an empty tensor and ends in a segmentation fault.
 TRITON = ("nvidia-pytriton==0.7.0", "numpy<2", f"openvino=={importlib.metadata.version('openvino').split('-')[0]}")
 
+# nncf brings scikit-learn and reports to its makers; its quantiser runs beside ours and not in it.
+QUANTISER = ("nncf==3.4.0", "onnx==1.23.2", "onnxruntime==1.31.1")
+
 Progress = Callable[[str], None]
 
 

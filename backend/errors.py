@@ -48,6 +48,11 @@ class GraphUnreadable(NextbatchError):
     """The neighbour graph in {path} cannot be used: {problem}. Delete the file: the next round builds it again."""
 
 
+class UmapFailed(NextbatchError):
+    """The map's second form could not be made: {problem}. The log is {log}.
+    It is tried again once a tenth more items are on the map; the principal axes are there all the same."""
+
+
 class MapUnreadable(NextbatchError):
     """The map in {path} cannot be used: {problem}. Delete the file: the next round draws it again."""
 

@@ -18,6 +18,7 @@ from backend.pool.folders import read_folder
 from backend.pool.listing import LOCAL_FILES, local_uri
 from backend.pool.refresh import refresh
 from backend.rounds import configured
+from backend.rounds.items import refuse_unchecked
 from backend.rounds.queue import prepare_database, request_round
 from backend.rounds.restock import list_items
 from backend.rounds.source import import_tasks, open_studio, studio_project_id_of
@@ -121,6 +122,7 @@ def _find_or_create(studio: Studio, config: ProjectConfig) -> tuple[Project, Lab
             session.add(project)
         project.studio_project_id = found.id
         project.label_config = found.label_config
+        refuse_unchecked(project)
         session.flush()
         if not known:
             session.add(configured.settings_row(project))

@@ -10,7 +10,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from backend.cli import data, deployment, fine_tune, models, quality, report, select, tokens, vectors
+from backend.cli import data, deployment, fine_tune, models, quality, quantise, report, select, tokens, vectors
 from backend.cli.progress import console, progress, say
 from backend.errors import DatabaseUnready, NextbatchError
 from strategies.errors import StrategyError
@@ -26,6 +26,7 @@ config_app = typer.Typer(help="Show or apply a project's configuration.", no_arg
 app.add_typer(config_app, name="config")
 models.app.command()(quality.accepted)
 models.app.command("fine-tune")(fine_tune.fine_tune)
+models.app.command()(quantise.quantise)
 data.app.command()(quality.check)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import tempfile
-import threading
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from safetensors import SafetensorError
 
+from backend.artefacts import whole
 from backend.errors import BadEncoderWeights, EncoderUnreadable
 from backend.learning.architectures import ARCHITECTURES, Architecture, sha256_of
 from backend.settings import Kind
@@ -24,7 +24,9 @@ from backend.settings import Kind
 if TYPE_CHECKING:  # the web process reads specs and never imports torch
     import torch
 
-Precision = Literal["bf16", "fp32"]
+Exported = Literal["bf16", "fp32"]
+"""What a network is exported in. int8 is made of an export with a project's images: see `quantisation`."""
+Precision = Exported | Literal["int8"]
 MANIFEST = "encoder.json"
 TOKENIZER = "tokenizer.json"
 
@@ -64,7 +66,7 @@ def kind_of(name: str) -> Kind:
     return ARCHITECTURES[name].kind
 
 
-def export(name: str, weights: Path | None, directory: Path, precision: Precision | None = None) -> EncoderSpec:
+def export(name: str, weights: Path | None, directory: Path, precision: Exported | None = None) -> EncoderSpec:
     """Export an encoder below ``directory / digest``, or find it there; some seconds the first time.
 
     `weights` is a state-dict file (.safetensors, or .pth read without pickled code); None takes the package's or
@@ -73,7 +75,7 @@ def export(name: str, weights: Path | None, directory: Path, precision: Precisio
     """
     architecture = ARCHITECTURES[name]
     precision = runnable(precision or fastest())
-    known = _known(name, weights, directory, precision)
+    known = pointer(name, weights, directory, precision)
     if known is not None and known.exists():
         with contextlib.suppress(EncoderUnreadable):
             return load(directory, known.read_text())
@@ -96,16 +98,16 @@ def export(name: str, weights: Path | None, directory: Path, precision: Precisio
                 shutil.rmtree(building, ignore_errors=True)
             spec = load(directory, digest)
     if known is not None:
-        fresh = known.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-        fresh.write_text(digest)
-        fresh.replace(known)
+        with whole(known, is_durable=False) as file:
+            file.write(digest.encode())
     return spec
 
 
-def _known(name: str, weights: Path | None, directory: Path, precision: Precision) -> Path | None:
-    """Where the digest of such an export is noted, so that the next one reads no network and imports no torch.
+def pointer(name: str, weights: Path | None, directory: Path, precision: Precision, owner: str = "") -> Path | None:
+    """Where the digest of such an encoder is noted, so that it is found without reading a network or importing torch.
 
-    None where there is no weights file to look at; `export` then says what is wrong.
+    `owner` is whose images it was made with, if any were. None where there is no weights file to look at; `export`
+    then says what is wrong.
     """
     architecture = ARCHITECTURES[name]
     try:
@@ -113,8 +115,20 @@ def _known(name: str, weights: Path | None, directory: Path, precision: Precisio
     except OSError:
         return None
     facts = {"name": name, "precision": precision, "source": source, **architecture.preprocessing()}
+    if owner:
+        facts["owner"] = owner
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return directory / f"{name}-{key[:24]}.digest"
+
+
+def passed(name: str, weights: Path | None, directory: Path, owner: str) -> str | None:
+    """The digest of the newest int8 form of that network that passed its check for `owner`; imports no torch."""
+    noted = pointer(name, weights, directory, "int8", owner)
+    if noted is None or not noted.exists():
+        return None
+    with contextlib.suppress(EncoderUnreadable):
+        return load(directory, noted.read_text()).digest
+    return None
 
 
 def load(directory: Path, digest: str) -> EncoderSpec:
@@ -132,7 +146,7 @@ def load(directory: Path, digest: str) -> EncoderSpec:
     return spec
 
 
-def runnable(wanted: Precision) -> Precision:
+def runnable(wanted: Exported) -> Exported:
     """`wanted`, or fp32 where this CPU has no bf16."""
     import openvino
 
@@ -140,7 +154,7 @@ def runnable(wanted: Precision) -> Precision:
     return "bf16" if wanted == "bf16" and "BF16" in capabilities else "fp32"
 
 
-def fastest() -> Precision:
+def fastest() -> Exported:
     """The precision that this CPU runs faster.
 
     bf16 pays with AMX (Intel) and on AMD's AVX-512 (1.5–1.9 × fp32 measured); on Intel's AVX-512 without AMX,
@@ -204,9 +218,30 @@ def _write(
     )
     if tokenizer is not None:
         shutil.copyfile(tokenizer, spec.tokenizer)
+    (folder / MANIFEST).write_text(_manifest(spec))
+
+
+def _manifest(spec: EncoderSpec) -> str:
     facts = asdict(spec)
     del facts["path"]
-    (folder / MANIFEST).write_text(json.dumps(facts, indent=1))
+    return json.dumps(facts, indent=1)
+
+
+def adopt(spec: EncoderSpec, directory: Path, beside: Mapping[str, bytes]) -> EncoderSpec:
+    """Take an encoder whose network was made elsewhere, with files to lie `beside` it: whole, by a rename."""
+    building = Path(tempfile.mkdtemp(prefix=f".{spec.digest[:12]}-", dir=directory))
+    try:
+        folder = building / "new"
+        folder.mkdir()
+        shutil.copyfile(spec.path, folder / spec.path.name)
+        for name, content in {**beside, MANIFEST: _manifest(spec).encode()}.items():
+            (folder / name).write_bytes(content)
+        with (directory / "export.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _publish(building, directory / spec.digest)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return load(directory, spec.digest)
 
 
 def _publish(building: Path, target: Path) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from backend.database import EncoderChange, Item, ModelChange, ModelVersion, Project, Round, now
 from backend.learning import registry
 from backend.rounds import hand
-from backend.rounds.items import Named, encoder_for, encoder_of, wanted_encoder
+from backend.rounds.items import Named, encoder_for, encoder_of, refuse_unchecked, wanted_encoder
 from backend.rounds.queue import HERE, request_change
 from backend.settings import EncoderSection
 from backend.studio.labels import LabelTask
@@ -62,8 +62,9 @@ def follow_configuration(session: Session, project: Project, before: EncoderSect
     """The configuration was replaced: change to the encoder that it names now, if it named another one `before`.
 
     To store it once more tries a failed change again. Nothing is asked for a project that has encoded nothing: its
-    first scan takes what is configured. Raises EncoderMismatch.
+    first scan takes what is configured. Raises EncoderMismatch, Int8Missing.
     """
+    refuse_unchecked(project)
     is_begun = sa.exists().where(Item.project_id == project.id, Item.state == "encoded")
     if project.encoder is None:
         if not session.scalar(sa.select(is_begun)):

@@ -15,7 +15,7 @@ import structlog
 from numpy.typing import NDArray
 
 from backend.database import Item, Project, reading, transaction
-from backend.errors import EncoderUnreadable, JobMismatch, NextbatchError
+from backend.errors import EncoderUnreadable, Int8Missing, JobMismatch, NextbatchError
 from backend.learning.encoders import EncoderSpec, export, load
 from backend.pool import catalog
 from backend.pool.sources import SourceConfig
@@ -69,6 +69,9 @@ def spec_of(section: EncoderSection) -> EncoderSpec:
     if digest:
         with contextlib.suppress(EncoderUnreadable):
             return load(folder, digest)
+    if section.precision == "int8":
+        problem = f"its form {digest[:12] or 'without a digest'} is not in {folder}"
+        raise Int8Missing(problem=problem, mend="Copy that folder from the home where it was made, or set it to auto.")
     wanted = settings().precision if section.precision == "auto" else section.precision
     spec = export(section.name, section.weights, folder, None if wanted == "auto" else wanted)
     if digest and spec.digest != digest:

@@ -8,12 +8,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from backend.database import Project
-from backend.errors import EncoderMismatch
-from backend.learning.encoders import EncoderSpec, kind_of
+from backend.errors import EncoderMismatch, Int8Missing
+from backend.learning.encoders import EncoderSpec, kind_of, passed
 from backend.pool.decode import decode
 from backend.pool.sources import SourceConfig, Sources
 from backend.pool.texts import Tokenizer
-from backend.settings import EncoderSection, Kind
+from backend.settings import EncoderSection, Kind, settings
 from backend.studio.labels import LabelTask
 
 Fetch = Callable[[str], Awaitable[bytes]]
@@ -32,14 +32,30 @@ class Named(EncoderSection):
 
 
 def encoder_of(project: Project) -> EncoderSection:
-    """The encoder in use, or before the first scan the configured one. Raises BadLabelConfig, EncoderMismatch."""
+    """The encoder in use, or before the first scan the configured one. Raises what `wanted_encoder` does."""
     return wanted_encoder(project) if project.encoder is None else Named.model_validate(project.encoder)
 
 
 def wanted_encoder(project: Project) -> Named:
-    """The encoder of the project's configuration, by name where it is left to us; BadLabelConfig, EncoderMismatch."""
+    """The encoder of the project's configuration, by name where it is left to us, and an int8 one by its digest.
+
+    Raises BadLabelConfig, EncoderMismatch, Int8Missing.
+    """
     section = encoder_for(LabelTask.parse(project.label_config).kind, project.settings.encoder)
-    return Named(**section.model_dump())
+    if section.precision != "int8":
+        return Named(**section.model_dump())
+    digest = passed(section.name, section.weights, settings().home / "encoders", project.name)
+    if digest is None:
+        problem = f"no int8 form of {section.name} has passed its check on the images of {project.name}"
+        mend = f"Set it to auto, and once there are labels: nextbatch models quantise {project.name} --use"
+        raise Int8Missing(problem=problem, mend=mend)
+    return Named(**section.model_dump(), digest=digest)
+
+
+def refuse_unchecked(project: Project) -> None:
+    """Raises Int8Missing where the configuration asks for an int8 encoder that has not passed its check."""
+    if project.settings.encoder.precision == "int8":
+        wanted_encoder(project)
 
 
 def encoder_for(kind: Kind, section: EncoderSection) -> EncoderSection:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from backend.database import Annotation, Batch, Event, Item, Project, ProjectSettings, now
 from backend.errors import LabelConflict, NotLabelledHere, ProjectExists, UnknownItem, UnknownLabel
 from backend.pool import catalog
+from backend.rounds.items import refuse_unchecked
 from backend.settings import (
     AnalysisSection,
     BatchSection,
@@ -97,6 +98,7 @@ def make_project(session: Session, new: NewProject) -> Project:
             raise ProjectExists(name=new.name)
         return found
     project = Project(name=new.name, config=config.model_dump(mode="json"), label_config=label_config)
+    refuse_unchecked(project)
     session.add(project)
     session.flush()
     session.add(ProjectSettings(project_id=project.id, version=1, config=project.config))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
-HINTS = {"bf16": "bf16", "fp32": "f32"}
+HINTS = {"bf16": "bf16", "fp32": "f32", "int8": "f32"}  # int8: of what the file leaves in floating point
 
 
 _FIRST_TOUCH = threading.Lock()
