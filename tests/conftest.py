@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from backend import database
+from backend import database, logs
 from backend.learning import usage
 from backend.rounds import encoding, queue
 from backend.settings import settings
@@ -35,8 +35,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Memory that a file's tests have freed, or that the process keeps which they fork from, is given back."""
+    """Memory that a file's tests have freed or keep for the next, or the process they fork from, is given back."""
     if nextitem is None or nextitem.path != item.path:
+        encoding.open_encoder.cache_clear()
         ctypes.CDLL(None).malloc_trim(0)
         forkserver._forkserver._stop()  # as multiprocessing's own tests end it
 
@@ -48,6 +49,7 @@ def forget_process_state() -> None:
     for cached in (settings, database.engine, queue.client, encoding.embeddings_of):
         cached.cache_clear()
     usage._waiting.clear()
+    logs.take_lines()
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 
