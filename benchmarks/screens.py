@@ -36,12 +36,12 @@ def main() -> None:
         os.environ |= {"NEXTBATCH_HOME": folder, "NEXTBATCH_DATA_ROOT": f"{folder}/data"}
         from backend.rounds.queue import prepare_database
         from benchmarks.web import serving
-        from tests.web.played import play, with_answers, with_map
+        from tests.web.played import play, with_answers, with_map, with_umap
 
         prepare_database()
         played = play(Path(folder) / "data", hostile=False)
         with_answers(played)
-        with_map(played)
+        with_umap(played, with_map(played))
         with serving(Path(folder)) as url:
             _shoot(url, played.name, asked.out, asked.pages.split(","))
 

@@ -18,7 +18,7 @@ from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 
 from backend import metrics
 from backend.database import EncoderChange, Event, Job, Project, Round, Worker, engine, now, reading, transaction
-from backend.rounds import alarms, journal
+from backend.rounds import alarms, journal, unfold
 from backend.rounds.changes import OPEN
 from backend.rounds.queue import (
     APPLICATION,
@@ -118,6 +118,7 @@ def run(stopping: threading.Event | None = None) -> None:
     if is_whole:
         beats += [_every(TICK_S, request_due_rounds, stopping), _every(RECONCILE_S, Reconciler(), stopping)]
         beats.append(_every(HEARTBEAT_S, alarms.deliver, stopping))
+        beats.append(_every(unfold.EVERY_S, unfold.Unfolder(stopping), stopping))
     stopping.wait()
     for beat in beats:
         beat.join(timeout=HEARTBEAT_S)

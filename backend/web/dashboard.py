@@ -14,7 +14,7 @@ from backend.web import charts, configuring, deeds, readiness, reference, sessio
 from backend.web.api import refuse_impossible_names
 from backend.web.formats import FILTERS
 from backend.web.openapi import LARGEST, document
-from backend.web.views.atlas import failed_on_map, map_view, points
+from backend.web.views.atlas import failed_on_map, map_view, points, unfolded_points
 from backend.web.views.batches import find_batch, published_batch
 from backend.web.views.comparison import side_by_side
 from backend.web.views.hand import by_hand
@@ -54,6 +54,7 @@ def blueprint() -> Blueprint:
     pages.add_url_rule("/projects/<name>/batch", view_func=batch)
     pages.add_url_rule("/projects/<name>/map", view_func=map_page)
     pages.add_url_rule("/projects/<name>/map/points", view_func=map_points)
+    pages.add_url_rule("/projects/<name>/map/umap", view_func=map_unfolded)
     pages.add_url_rule("/projects/<name>/models", view_func=model_list)
     pages.add_url_rule("/projects/<name>/models/compare", view_func=compare)
     pages.add_url_rule("/projects/<name>/health", view_func=health_page)
@@ -150,8 +151,19 @@ def map_points(name: str) -> Response:
     """The map's points as bytes; `views.atlas.points` says how."""
     with reading() as session:
         found = points(session, project_named(session, name))
+    return _bytes(found)
+
+
+def map_unfolded(name: str) -> Response:
+    """Where the points are by UMAP; `views.atlas.unfolded_points` says how."""
+    with reading() as session:
+        project = project_named(session, name)
+    return _bytes(unfolded_points(project))
+
+
+def _bytes(found: bytes | None) -> Response:
     if found is None:
-        raise NotFound("There is no map yet. The next round draws it.")
+        raise NotFound("There is no such map yet. A round draws it, and a worker unfolds it later.")
     response = Response(found, mimetype="application/octet-stream", headers={"Cache-Control": "private, no-cache"})
     response.add_etag()
     response.make_conditional(request)

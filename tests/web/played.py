@@ -33,6 +33,7 @@ from backend.learning.registry import save_head
 from backend.pool.catalog import item_key
 from backend.rounds.arms import ArmCurve, keep
 from backend.rounds.atlas import Map, map_path
+from backend.rounds.unfold import Unfolded, unfolded_path
 from backend.scoring.vectors import VectorStore
 from backend.settings import settings
 from tests.web.conftest import make_project
@@ -313,3 +314,15 @@ def with_map(played: Played, classes: tuple[str, ...] = ("dog", "cat")) -> Map:
     )
     drawn.save(map_path(played.project_id))
     return drawn
+
+
+def with_umap(played: Played, drawn: Map) -> Unfolded:
+    """Let a worker have unfolded the map, but for its last ten items."""
+    random = np.random.default_rng(5)
+    ids = random.permutation(drawn.ids[:-10])
+    angles = 2 * np.pi * (ids % 6) / 6 + random.normal(0, 0.12, len(ids))
+    places = (np.stack([np.cos(angles), np.sin(angles)], axis=1) * random.normal(4, 0.4, (len(ids), 1))).astype("f4")
+    axes = Axes(np.zeros(12, np.float32), np.zeros((12, 3), np.float32))
+    made = Unfolded(ids, places, np.zeros((len(ids), 3), np.float16), axes, drawn.encoder_digest, len(ids))
+    made.save(unfolded_path(played.project_id))
+    return made

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from backend.database import Round, now, transaction
 from tests.web.conftest import Web, serving
-from tests.web.played import BATCH, VERSIONS, Played, play, with_answers, with_map
+from tests.web.played import BATCH, VERSIONS, Played, play, with_answers, with_map, with_umap
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install nextbatch[test]")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing: pip install nextbatch[test]")
@@ -34,7 +34,7 @@ PAGES = (
 def played(sqlite_home: Path) -> Played:
     played = play(sqlite_home / "data", hostile=False)
     with_answers(played)
-    with_map(played)
+    with_umap(played, with_map(played))
     return played
 
 
@@ -186,6 +186,8 @@ def test_the_map_is_used_by_keyboard_alone(page: "sync_api.Page", played: Played
     page.locator("canvas").focus()
     for key in ("+", "+", "ArrowLeft", "-", "Escape"):
         page.keyboard.press(key)
+    page.locator("#places").select_option("umap")
+    page.wait_for_selector("canvas[data-places=umap]")
     page.get_by_role("button", name="Choose what is in view").press("Enter")
 
     assert "items of the pool are chosen" in page.locator("#chosen").inner_text()

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from backend.database import Item, Project, transaction
+from backend.learning import umap_run
 from backend.rounds import hand
 from backend.rounds.atlas import map_path
 from backend.rounds.queue import prepare_database
 from backend.web.app import create_app
 from backend.web.views.atlas import STATES
-from tests.web.played import BATCH, VERSIONS, Played, play, with_map
+from tests.web.played import BATCH, VERSIONS, Played, play, with_map, with_umap
 
 
 @pytest.fixture
@@ -68,6 +69,31 @@ def test_failed_items_are_crossed_where_they_were_and_the_others_counted_with_a_
     )
     assert f"{played.failed} never had one here and have no place on it." in told
     assert page.count("/health/retry") == 3  # two kinds of damage, and one without a reason
+
+
+def test_the_form_by_umap_comes_as_bytes_once_a_worker_made_it(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, client = with_map(played), create_app().test_client()
+    monkeypatch.setattr(umap_run, "is_there", lambda: True)
+    waits = client.get(f"/projects/{played.name}/map").text
+    monkeypatch.setattr(umap_run, "is_there", lambda: False)
+    missing = client.get(f"/projects/{played.name}/map").text
+    none = client.get(f"/projects/{played.name}/map/umap").status_code
+    made = with_umap(played, drawn)
+
+    ready = client.get(f"/projects/{played.name}/map").text
+    answer = client.get(f"/projects/{played.name}/map/umap")
+
+    n = len(made.ids)
+    assert ("when it finds time" in waits, "nextbatch[umap]" in missing, none) == (True, True, 404)
+    assert 'id="places"' in ready
+    assert 'id="places"' not in waits + missing
+    assert "nextbatch[umap]" not in ready
+    assert answer.data[:8] == b"NBU1" + n.to_bytes(4, "little")
+    assert len(answer.data) == 8 + 8 * n
+    assert np.frombuffer(answer.data, "<u4", n, 8).tolist() == made.ids.tolist()
+    for at, column in enumerate(made.places.T):
+        shown = np.frombuffer(answer.data, "<i2", n, 8 + (4 + 2 * at) * n)
+        assert np.corrcoef(shown, column)[0, 1] == pytest.approx(1, abs=1e-6)
 
 
 def test_without_a_map_the_page_says_when_there_will_be_one(played: Played) -> None:

@@ -9,7 +9,8 @@ async function start() {
   if (!answer.ok) return say("The map could not be loaded.");
   const points = unpack(await answer.arrayBuffer());
   const names = JSON.parse(canvas.dataset.classes), most = Number(canvas.dataset.most);
-  const chosen = new Uint8Array(points.n);
+  const chosen = new Uint8Array(points.n), absent = new Uint8Array(points.n);
+  const forms = { axes: { x: points.x, y: points.y, absent: absent.slice() } };
   const view = { x: 0, y: 0, scale: 1 };
   const context = canvas.getContext("2d");
   let image, pixels, width, height, path = [], asked = false, colours, order;
@@ -37,7 +38,7 @@ async function start() {
     const step = unit(), size = points.n > 20000 ? 2 : 4, shown = field("show").value;
     const is_shown = shown === "" ? -1 : Number(shown);
     for (const i of order) {
-      if (is_shown >= 0 && points.state[i] !== is_shown) continue;
+      if (absent[i] || (is_shown >= 0 && points.state[i] !== is_shown)) continue;
       const x = (width / 2 + (points.x[i] - view.x) * step) | 0, y = (height / 2 - (points.y[i] - view.y) * step) | 0;
       if (points.state[i] === FAILED) { cross(x, y, colours.of[i]); continue; }
       const wide = chosen[i] ? size + 3 : points.state[i] ? size + 1 : size;
@@ -108,7 +109,7 @@ async function start() {
     for (let i = 0; i < points.n; i++) count += chosen[i];
     let left_out = 0;
     for (let i = 0; i < points.n; i++) {
-      if (chosen[i] || points.state[i] !== 0 || !is_in(i)) continue;
+      if (chosen[i] || absent[i] || points.state[i] !== 0 || !is_in(i)) continue;
       if (count < most) { chosen[i] = 1; count++; } else left_out++;
     }
     tell(count, left_out);
@@ -125,6 +126,7 @@ async function start() {
   function pick(x, y) {
     let best = -1, near = 12 * 12 * 4;
     for (let i = 0; i < points.n; i++) {
+      if (absent[i]) continue;
       const distance = (left(i) - x) ** 2 + (top(i) - y) ** 2;
       if (distance < near) { near = distance; best = i; }
     }
@@ -144,6 +146,19 @@ async function start() {
     view.x += (x - width / 2) * (1 / before - view.scale / scale / before);
     view.y -= (y - height / 2) * (1 / before - view.scale / scale / before);
     view.scale = scale;
+    ask();
+  }
+
+  async function move(to) {
+    if (!forms[to]) {
+      const answer = await fetch(field("places").dataset.umap);
+      if (!answer.ok) { field("places").value = "axes"; return say("The map by UMAP could not be loaded."); }
+      forms[to] = unfold(await answer.arrayBuffer(), points);
+    }
+    points.x = forms[to].x; points.y = forms[to].y;
+    absent.set(forms[to].absent);
+    Object.assign(view, { x: 0, y: 0, scale: 1 });
+    canvas.dataset.places = to;
     ask();
   }
 
@@ -191,6 +206,7 @@ async function start() {
   field("view").onclick = () => choose((i) => left(i) >= 0 && left(i) < width && top(i) >= 0 && top(i) < height);
   field("colour").onchange = paint;
   field("show").onchange = ask;
+  if (field("places")) field("places").onchange = () => move(field("places").value);
   new ResizeObserver(fit).observe(canvas);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
   paint();
@@ -209,6 +225,18 @@ function unpack(buffer) {
   };
   points.byState = Array.from({ length: n }, (_, i) => i).sort((a, b) => points.state[a] - points.state[b]);
   return points;
+}
+function unfold(buffer, points) {
+  const n = new DataView(buffer).getUint32(4, true), at = new Map();
+  const id = new Uint32Array(buffer, 8, n), x = new Int16Array(buffer, 8 + 4 * n, n), y = new Int16Array(buffer, 8 + 6 * n, n);
+  id.forEach((one, row) => at.set(one, row));
+  const form = { x: new Int16Array(points.n), y: new Int16Array(points.n), absent: new Uint8Array(points.n) };
+  for (let i = 0; i < points.n; i++) {
+    const row = at.get(points.id[i]);
+    if (row === undefined) form.absent[i] = 1;
+    else { form.x[i] = x[row]; form.y[i] = y[row]; }
+  }
+  return form;
 }
 function inside(path, x, y) {
   let is_in = false;

@@ -10,7 +10,9 @@ from sqlalchemy.orm import Session
 
 from backend.database import Annotation, Batch, Item, Mark, Pick, Project
 from backend.errors import MapUnreadable
+from backend.learning import umap_run
 from backend.rounds.atlas import Map, map_path
+from backend.rounds.unfold import Unfolded, unfolded_path
 
 STATES = ("pool", "batch", "labelled", "holdout", "first", "never", "failed")
 MAGIC = b"NBM2"
@@ -19,12 +21,14 @@ _NONE = 65_535  # no class
 
 @dataclass(frozen=True)
 class MapView:
-    """What the page says of the map: the items by state, the classes' names, the model that predicted."""
+    """What the page says of the map: the items by state, the classes' names, the model that predicted, and whether the
+    form by UMAP is `ready`, a worker has yet to make it (`waits`), or nobody can (`not installed`)."""
 
     items: int
     states: dict[str, int]
     classes: list[str]
     version: str
+    umap: str
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ def map_view(session: Session, project: Project) -> MapView | None:
         return None
     states, names, _ = _facts(session, project, drawn)
     counts = np.bincount(states, minlength=len(STATES))
-    return MapView(len(drawn.ids), dict(zip(STATES, counts.tolist(), strict=True)), names, drawn.version)
+    by_state = dict(zip(STATES, counts.tolist(), strict=True))
+    umap = "ready" if _unfolded(project, drawn) else "waits" if umap_run.is_there() else "not installed"
+    return MapView(len(drawn.ids), by_state, names, drawn.version, umap)
 
 
 def points(session: Session, project: Project) -> bytes | None:
@@ -60,9 +66,7 @@ def points(session: Session, project: Project) -> bytes | None:
     if drawn is None:
         return None
     states, _, classes = _facts(session, project, drawn)
-    low, high = drawn.places.min(axis=0), drawn.places.max(axis=0)
-    reach = max(float((high - low).max()), 1e-9)
-    flat = ((drawn.places - (low + high) / 2) / reach * 2 * 32_767).round().clip(-32_767, 32_767).astype("<i2")
+    flat = _flat(drawn.places)
     parts = (
         MAGIC,
         np.array([len(drawn.ids)], "<u4").tobytes(),
@@ -76,6 +80,36 @@ def points(session: Session, project: Project) -> bytes | None:
         (drawn.strangeness.clip(0, 1) * 255).round().astype("u1").tobytes(),
     )
     return b"".join(parts)
+
+
+def unfolded_points(project: Project) -> bytes | None:
+    """Where items are by UMAP, little-endian: `NBU1`, n as uint32, then n each of id uint32, and x and y int16 as on
+    the map; None where it was not made. 8 n + 8 bytes."""
+    drawn = _drawn(project)
+    found = None if drawn is None else _unfolded(project, drawn)
+    if found is None:
+        return None
+    flat = _flat(found.places)
+    columns = (np.ascontiguousarray(flat[:, at]).tobytes() for at in (0, 1))
+    return b"".join((b"NBU1", np.array([len(found.ids)], "<u4").tobytes(), found.ids.astype("<u4").tobytes(), *columns))
+
+
+def _flat(places: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Places (n, 2) from -32,767 to 32,767 over the wider side."""
+    low, high = places.min(axis=0), places.max(axis=0)
+    reach = max(float((high - low).max()), 1e-9)
+    flat: NDArray[np.int16] = (
+        ((places - (low + high) / 2) / reach * 2 * 32_767).round().clip(-32_767, 32_767).astype("<i2")
+    )
+    return flat
+
+
+def _unfolded(project: Project, drawn: Map) -> Unfolded | None:
+    try:
+        found = Unfolded.load(unfolded_path(project.id))
+    except MapUnreadable:
+        return None
+    return found if found.encoder_digest == drawn.encoder_digest else None
 
 
 def _drawn(project: Project) -> Map | None:
