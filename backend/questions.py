@@ -4,10 +4,11 @@ Tables, snapshots and counts hold labels and need not know the kind; who has to 
 """
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from strategies import Task
 
@@ -17,12 +18,18 @@ class Question(ABC):
     """A question about an item, answered with `choices`."""
 
     task: ClassVar[Task]
+    is_named: ClassVar[bool] = True
+    """Whether labels are made of names, so that two of them are the same or not."""
 
     choices: tuple[str, ...]
 
     @abstractmethod
-    def label(self, chosen: Sequence[str]) -> str | None:
-        """The label of an answer that chose these; None where that is no answer to this question."""
+    def label(self, given: Sequence[Any]) -> str | None:
+        """The label of an answer that gave these values; None where that is no answer to this question."""
+
+    def values(self, label: str) -> list[Any]:
+        """What `label` makes a label of."""
+        return list(self.names(label))
 
     @abstractmethod
     def names(self, label: str) -> tuple[str, ...]:
@@ -39,8 +46,8 @@ class OneOf(Question):
 
     task = Task.CLASSIFICATION
 
-    def label(self, chosen: Sequence[str]) -> str | None:
-        return chosen[0] if len(chosen) == 1 and chosen[0] in self.choices else None
+    def label(self, given: Sequence[Any]) -> str | None:
+        return given[0] if len(given) == 1 and given[0] in self.choices else None
 
     def names(self, label: str) -> tuple[str, ...]:
         return (label,)
@@ -58,8 +65,8 @@ class AnyOf(Question):
 
     task = Task.MULTI_LABEL
 
-    def label(self, chosen: Sequence[str]) -> str | None:
-        return set_label(chosen) if set(chosen) <= set(self.choices) else None
+    def label(self, given: Sequence[Any]) -> str | None:
+        return set_label(given) if all(name in self.choices for name in given) else None
 
     def names(self, label: str) -> tuple[str, ...]:
         return names_in(label)
@@ -68,7 +75,59 @@ class AnyOf(Question):
         return set(names_in(label)) <= set(self.choices)
 
 
-_KINDS: dict[Task, type[Question]] = {kind.task: kind for kind in (OneOf, AnyOf)}
+@dataclass(frozen=True)
+class Scale:
+    """Numbers from `low` to `high`; `step` apart from `low` on, or any where it is 0."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    step: float = 0.0
+
+    def nearest(self, number: float) -> float:
+        """The number of the scale that is nearest."""
+        if self.step:
+            first = self.low if abs(self.low) < _FAR else 0.0
+            number = first + round((number - first) / self.step) * self.step
+        return min(max(number, self.low), self.high)
+
+
+ANY = Scale()
+_FAR = 1e30  # beyond, a number is no end that somebody set
+
+
+@dataclass(frozen=True)
+class HowMuch(Question):
+    """A number. The label is the shortest text that reads as the same one; 3 and 3.0 are the same."""
+
+    task = Task.REGRESSION
+    is_named = False
+
+    scale: Scale = ANY
+
+    def label(self, given: Sequence[Any]) -> str | None:
+        if len(given) != 1 or isinstance(given[0], bool) or not isinstance(given[0], int | float):
+            return None
+        return number_label(float(given[0])) if self._is_on(float(given[0])) else None
+
+    def values(self, label: str) -> list[Any]:
+        number = float(label)
+        return [int(number) if number.is_integer() else number]
+
+    def names(self, label: str) -> tuple[str, ...]:
+        return () if _number(label) is not None else (label,)
+
+    def knows(self, label: str) -> bool:
+        number = _number(label)
+        return number is not None and self._is_on(number)
+
+    def _is_on(self, number: float) -> bool:
+        return math.isfinite(number) and self.scale.low <= number <= self.scale.high
+
+
+NUMBER = ("number", "deviation")
+"""The `choices` of a question for a number: what a model says of an item."""
+
+_KINDS: dict[Task, type[Question]] = {kind.task: kind for kind in (OneOf, AnyOf, HowMuch)}
 
 
 def question(task: str, choices: Iterable[str]) -> Question:
@@ -77,6 +136,18 @@ def question(task: str, choices: Iterable[str]) -> Question:
     if kind is None:
         raise ValueError(f"nextbatch does not learn {task}")
     return kind(tuple(choices))
+
+
+def number_label(number: float) -> str:
+    """The label of a number."""
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+
+
+def _number(label: str) -> float | None:
+    try:
+        return float(label)
+    except ValueError:
+        return None
 
 
 def set_label(names: Iterable[str]) -> str:

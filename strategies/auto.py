@@ -19,7 +19,7 @@ class Auto(Strategy):
     Without a model, or below `labels_per_class` labels a class on average: `max_herding`. Then `margin_clusters`.
     Where the effective number of classes, exp(entropy), among the predicted or the labelled ones is
     below `even` of all: `class_balanced_margin`, from half as many labels on. In a multi-label task classes are
-    labels, and are not balanced: coverage, then `margin_clusters`.
+    labels, and are not balanced: coverage, then `margin_clusters`. Of numbers: coverage.
     ``diagnostics["policy"]`` says in a sentence what was chosen and why, ``diagnostics["chosen"]`` names it.
 
     The thresholds are those that won on CIFAR-10, balanced and long-tailed; the change from coverage to margin at
@@ -28,7 +28,7 @@ class Auto(Strategy):
 
     needs = Needs.EMBEDDINGS
     uses = Needs.PROBABILITIES | Needs.LABELLED
-    tasks = frozenset({Task.CLASSIFICATION, Task.MULTI_LABEL})
+    tasks = frozenset({Task.CLASSIFICATION, Task.MULTI_LABEL, Task.REGRESSION})
     cost = Cost.SHORTLIST
 
     labels_per_class: int = parameter(20, 0, 10_000)
@@ -46,6 +46,8 @@ class Auto(Strategy):
     def choose(self, request: Request) -> tuple[str, str]:
         """The strategy's name, and the reason as a sentence."""
         probabilities, labels = request.probabilities, request.labels
+        if request.task == Task.REGRESSION:
+            return "max_herding", f"Coverage (max_herding): the labels are numbers, of which there are {labels}."
         predictions = np.empty(0, dtype=np.int64) if probabilities is None else _predicted(probabilities)
         if probabilities is None or len(predictions) == 0:
             return "max_herding", f"Coverage (max_herding): there is no model yet, with {labels} labels."

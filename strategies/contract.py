@@ -33,6 +33,7 @@ class Needs(enum.Flag):
     GROUPS = enum.auto()
     TARGETS = enum.auto()
     VOTES = enum.auto()
+    DEVIATIONS = enum.auto()
 
 
 class Task(enum.StrEnum):
@@ -63,7 +64,7 @@ class Request:
     seed: randomness is keyed by (seed, item id), so the pool's order cannot matter.
     classes: K, or 0 where unknown. task: what kind of answers people give.
     probabilities: (n, K) float32, rows sum to one; in a multi-label task each column is a label's own.
-    logits: (n, K) float32.
+    logits: (n, K) float32. deviations: (n,) float32, above zero, of a predicted number.
     embeddings: (n, d) float16 or float32, may be a read-only memory map.
     samples: (T, n, K) float32, probabilities of T plausible heads.
     head_weights: (d, K) and head_bias: (K,), float32, with ``embeddings @ head_weights + head_bias`` the logits.
@@ -89,6 +90,7 @@ class Request:
     groups: NDArray[np.integer[Any]] | None = None
     targets: NDArray[np.floating[Any]] | None = None
     votes: NDArray[np.signedinteger[Any]] | None = None
+    deviations: NDArray[np.floating[Any]] | None = None
     labelled_embeddings: NDArray[np.floating[Any]] | None = None
     labelled_classes: NDArray[np.integer[Any]] | None = None
     excluded: frozenset[Any] = frozenset()
@@ -106,6 +108,7 @@ class Request:
             ("costs", 0, 1, "f"),
             ("groups", 0, 1, "iu"),
             ("votes", 0, 2, "i"),
+            ("deviations", 0, 1, "f"),
         ):
             array = getattr(self, name)
             if array is None:

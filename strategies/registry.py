@@ -52,6 +52,7 @@ BUILT_IN = (
     "mean_std",
     "metadata_balance",
     "per_cost",
+    "predictive_deviation",
     "prob_cover",
     "product",
     "random",

@@ -22,6 +22,7 @@ INPUTS = {
     Needs.GROUPS: ("groups",),
     Needs.TARGETS: ("targets",),
     Needs.VOTES: ("votes",),
+    Needs.DEVIATIONS: ("deviations",),
 }
 """Which fields of a Request each need stands for."""
 

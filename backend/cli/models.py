@@ -135,7 +135,10 @@ def compare(project: Project, new: Version, current: Version = "champion", as_js
     if as_json:
         _print_json({"new": one.name, "current": other.name, **(asdict(found) if found else {"comparison": None})})
     elif found is None:
-        print(f"{one.name} and {other.name} cannot be compared: the holdout has fewer than 10 labels that both know.")
+        print(
+            f"{one.name} and {other.name} cannot be compared: the holdout has fewer than 10 labels that both know, or "
+            "labels are numbers."
+        )
     else:
         whole = found.comparison
         print(

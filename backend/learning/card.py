@@ -20,6 +20,10 @@ _MEASURES = (
     ("micro_f1", "micro F1", ""),
     ("macro_f1", "macro F1", ""),
     ("log_loss", "log loss", " nats"),
+    ("mae", "mean abs. error", ""),
+    ("rmse", "root mean square", ""),
+    ("r2", "R²", ""),
+    ("inside", "within 95 %", ""),
     ("calibration_error", "calibration error", ""),
 )
 _SHOWN = 10  # confusions and slices; the JSON has all that are kept
@@ -183,12 +187,13 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
         return "metrics\n  none: too few labels to measure anything"
     lines = [f"metrics, on {metrics['labels']} labels of the {metrics['source']}"]
     for name, title, unit in _MEASURES:
-        if name in metrics:
+        if metrics.get(name) is not None:
             interval = metrics.get(f"{name}_interval")
             beside = f"  (95 %: {interval['low']:.3f} to {interval['high']:.3f})" if interval else unit
             lines.append(f"  {title:<17}  {metrics[name]:.3f}{beside}")
-    width = max(len(one["name"]) for one in metrics["classes"])
-    for one in metrics["classes"]:
+    classes = metrics.get("classes", ())
+    width = max((len(one["name"]) for one in classes), default=0)
+    for one in classes:
         shares = [f"{key} {'-' if one[key] is None else format(one[key], '.3f')}" for key in ("precision", "recall")]
         lines.append(f"    {one['name']:<{width}}  {one['labels']:>6} labels  {'  '.join(shares)}")
     return "\n".join(lines)

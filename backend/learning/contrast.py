@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, false_discovery_control
 
 from backend.learning.analysis import Measured, percentiles, resample
-from backend.learning.evaluate import Comparison, compare, evaluate
+from backend.learning.evaluate import Comparison, compare, compare_right, evaluate
+from backend.learning.set_evaluate import evaluate_sets, resample_sets
 from backend.learning.slices import FALSE_DISCOVERIES
 
 
@@ -40,7 +41,7 @@ class Contrast:
 def contrast(
     new: NDArray[Any], current: NDArray[Any], labels: NDArray[np.integer[Any]], classes: tuple[str, ...], seed: int = 0
 ) -> Contrast:
-    """Compare probabilities (n, K) of two models on labels (n,). Raises HoldoutMismatch where they do not fit.
+    """Compare probabilities (n, K) of two models on class indices (n,). Raises HoldoutMismatch where they do not fit.
 
     Macro F1, log loss and calibration error by a paired bootstrap, recalls as `evaluate.compare` does accuracy: exact
     McNemar tests, corrected for their number by Benjamini and Hochberg. O(resamples · n · K).
@@ -58,15 +59,59 @@ def contrast(
         macro_f1=difference("macro_f1"),
         log_loss=difference("log_loss"),
         calibration_error=difference("calibration_error"),
-        classes=_classes(new, current, labels, classes),
+        classes=_classes(new.argmax(axis=1) == labels, current.argmax(axis=1) == labels, _of_each(labels), classes),
     )
 
 
+def contrast_sets(
+    new: NDArray[Any],
+    current: NDArray[Any],
+    told: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    truth: NDArray[np.bool_],
+    classes: tuple[str, ...],
+    seed: int = 0,
+) -> Contrast:
+    """The same of two models of label sets: probabilities and the labels told, (n, K), new and current, and the truth.
+
+    Accuracy is of whole sets. Raises HoldoutMismatch.
+    """
+    measured = [evaluate_sets(one, said, truth, classes) for one, said in zip((new, current), told, strict=True)]
+    drawn = [resample_sets(one, said, truth, seed) for one, said in zip((new, current), told, strict=True)]
+
+    def difference(name: str) -> Measured:
+        values = [float(getattr(one, name)) for one in measured]
+        return Measured(values[0] - values[1], percentiles(getattr(drawn[0], name) - getattr(drawn[1], name)))
+
+    right = [said == truth for said in told]
+    members = {at: np.flatnonzero(truth[:, at]) for at in np.flatnonzero(truth.any(axis=0)).tolist()}
+    each = [(right[0][rows, at], right[1][rows, at]) for at, rows in members.items()]
+    return Contrast(
+        comparison=compare_right(right[0].all(axis=1), right[1].all(axis=1)),
+        macro_f1=difference("macro_f1"),
+        log_loss=difference("log_loss"),
+        calibration_error=difference("calibration_error"),
+        classes=_recalls(list(members), each, classes),
+    )
+
+
+def _of_each(labels: NDArray[Any]) -> dict[int, NDArray[np.int64]]:
+    """The rows of each class that has some."""
+    return {int(k): np.flatnonzero(labels == k) for k in np.unique(labels)}
+
+
 def _classes(
-    new: NDArray[Any], current: NDArray[Any], labels: NDArray[Any], classes: tuple[str, ...]
+    new: NDArray[np.bool_], current: NDArray[np.bool_], members: dict[int, NDArray[np.int64]], classes: tuple[str, ...]
 ) -> tuple[ClassContrast, ...]:
-    present = np.unique(labels)
-    found = [compare(new[labels == k], current[labels == k], labels[labels == k]) for k in present]
+    return _recalls(list(members), [(new[rows], current[rows]) for rows in members.values()], classes)
+
+
+def _recalls(
+    present: list[int], right: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]], classes: tuple[str, ...]
+) -> tuple[ClassContrast, ...]:
+    """Of the classes `present`, whether new and current model find each item that has them."""
+    if not present:
+        return ()
+    found = [compare_right(*both) for both in right]
     p = [binomtest(one.won, one.won + one.lost).pvalue if one.won + one.lost else 1.0 for one in found]
     adjusted = false_discovery_control(p)
     rows = [

@@ -9,7 +9,11 @@ from pathlib import Path
 from backend.learning.heads import Head
 from strategies import Task
 
-_LINKS = {Task.CLASSIFICATION: "softmax", Task.MULTI_LABEL: "a sigmoid each"}
+_LINKS = {
+    Task.CLASSIFICATION: "softmax",
+    Task.MULTI_LABEL: "a sigmoid each",
+    Task.REGRESSION: "a number, and its deviation",
+}
 _INPUTS = {1: "float32", 2: "uint8", 6: "int32", 7: "int64"}  # ONNX's element types
 _WIDTH, _ROW = 520, 26
 

@@ -156,13 +156,17 @@ def compare(new: NDArray[Any], current: NDArray[Any], labels: NDArray[np.integer
     """
     _check(new, labels, current.shape[1] if current.ndim == 2 else 0)
     _check(current, labels, current.shape[1])
-    right_new, right_current = new.argmax(axis=1) == labels, current.argmax(axis=1) == labels
+    return compare_right(new.argmax(axis=1) == labels, current.argmax(axis=1) == labels)
+
+
+def compare_right(right_new: NDArray[np.bool_], right_current: NDArray[np.bool_]) -> Comparison:
+    """The same, given which of n items, at least one, each model answers rightly, (n,)."""
     both, neither = int((right_new & right_current).sum()), int((~right_new & ~right_current).sum())
     won, lost = int((right_new & ~right_current).sum()), int((~right_new & right_current).sum())
     p_worse = float(binom.sf(lost - 1, won + lost, 0.5)) if won + lost else 1.0
     return Comparison(
-        labels=len(labels),
-        difference=(won - lost) / len(labels),
+        labels=len(right_new),
+        difference=(won - lost) / len(right_new),
         interval=_newcombe(both, won, lost, neither),
         won=won,
         lost=lost,

@@ -29,7 +29,10 @@ _ARRAYS = {
     _LINEAR: ("mean", "scale", "weights", "bias"),
     _HIDDEN: ("mean", "scale", "weights", "bias", "hidden", "hidden_bias"),
 }
-_ELSEWHERE = {"nextbatch-head-3": ("backend.learning.set_heads", "SetHead")}
+_ELSEWHERE = {
+    "nextbatch-head-3": ("backend.learning.set_heads", "SetHead"),
+    "nextbatch-head-4": ("backend.learning.number_heads", "NumberHead"),
+}
 """Formats of other kinds of heads, whose modules are imported when a file is of theirs."""
 
 _MAX_FILE_BYTES = 512 * 2**20

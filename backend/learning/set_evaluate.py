@@ -1,6 +1,7 @@
 """How good a model of label sets is, how sure we may be of it, and whether a new one is worse than the old one."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ from backend.learning.evaluate import Interval, calibration_error, wilson
 
 _RESAMPLES = 1_000
 _WORSE = 0.025
+_BINS = 15
+_HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,40 @@ def evaluate_sets(
             for at, name in enumerate(classes)
         ),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """Measures of 1,000 draws of n from n items, (1000,) each."""
+
+    macro_f1: NDArray[np.float64]
+    log_loss: NDArray[np.float64]
+    calibration_error: NDArray[np.float64]
+
+
+def resample_sets(
+    probabilities: NDArray[Any], told: NDArray[np.bool_], truth: NDArray[np.bool_], seed: int = 0
+) -> Resampled:
+    """The same seed draws the same items for two models. O(resamples · n · K)."""
+    n, k = truth.shape
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES).astype(np.float64)
+    counts = np.stack([drawn @ one for one in (told & truth, told & ~truth, ~told & truth)])
+    chances = np.clip(probabilities.astype(np.float64), 1e-12, 1 - 1e-12)
+    losses = -np.log(np.where(truth, chances, 1 - chances)).mean(axis=1)
+    sure = np.maximum(chances, 1 - chances)
+    gaps = np.zeros((n, _BINS))
+    bins = np.clip(np.ceil(sure * _BINS).astype(np.int64) - 1, 0, _BINS - 1)
+    np.add.at(gaps, (np.arange(n)[:, None], bins), ((chances > _HALF) == truth) - sure)
+    return Resampled(_macro(counts), drawn @ losses / n, np.abs(drawn @ gaps).sum(axis=1) / (n * k))
+
+
+def membership(names: Sequence[Sequence[str]], classes: Sequence[str]) -> NDArray[np.bool_]:
+    """Which of `classes` (K,) stand among each item's names, (n, K)."""
+    place = {name: index for index, name in enumerate(classes)}
+    found = np.zeros((len(names), len(place)), dtype=bool)
+    for row, own in enumerate(names):
+        found[row, [place[name] for name in own if name in place]] = True
+    return found
 
 
 def is_worse(new: NDArray[np.bool_], current: NDArray[np.bool_], truth: NDArray[np.bool_]) -> bool:

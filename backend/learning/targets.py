@@ -1,25 +1,28 @@
 """What a head is to learn, by the kind of question: how labels become numbers, how it is fitted, how it is judged."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import HeadNotForTask
-from backend.learning import evaluate, set_evaluate
+from backend.learning import evaluate, number_evaluate, set_evaluate
 from backend.learning.candidates import Unlabelled
 from backend.learning.heads import Head
+from backend.learning.number_heads import limits_of
+from backend.learning.number_training import fit_numbers
 from backend.learning.set_heads import SetHead
 from backend.learning.set_training import fit_sets
 from backend.learning.training import METHODS, UNTUNED, FitReport, Tuned, fit
 from backend.learning.tuning import Tuning, tune
-from backend.questions import Question
+from backend.questions import HowMuch, Question, Scale, question
 from backend.settings import HeadKind, HeadSection
 from strategies import Task
 
+_FEWEST_NUMBERS = 3  # with fewer there is no error to estimate
 Source = Literal["holdout", "cross-validation"]
 
 
@@ -40,6 +43,10 @@ class Target(ABC):
 
     def check(self, section: HeadSection) -> None:  # noqa: B027 - most kinds take every configuration
         """Raises HeadNotForTask where the configuration asks for a head that does not learn this."""
+
+    def record(self) -> dict[str, Any]:
+        """What a version's lineage must keep so that `target_from` makes this again."""
+        return {"task": str(self.question.task)}
 
     @abstractmethod
     def encode(self, labels: Sequence[str]) -> NDArray[Any]:
@@ -133,17 +140,10 @@ class SetTarget(Target):
     is_helped = False
 
     def check(self, section: HeadSection) -> None:
-        if section.kind != "linear" or section.tune_s:
-            asked = f"head.kind: {section.kind}" if section.kind != "linear" else "head.tune_s"
-            mend = "Take head.kind: linear without head.tune_s; its penalty is cross-validated in every round."
-            raise HeadNotForTask(asked=asked, task=self.question.task, mend=mend)
+        _check_linear(section, self.question.task)
 
     def encode(self, labels: Sequence[str]) -> NDArray[np.bool_]:
-        place = {name: index for index, name in enumerate(self.question.choices)}
-        truth = np.zeros((len(labels), len(place)), dtype=bool)
-        for row, label in enumerate(labels):
-            truth[row, [place[name] for name in self.question.names(label)]] = True
-        return truth
+        return set_evaluate.membership([self.question.names(label) for label in labels], self.question.choices)
 
     def is_enough(self, labels: Sequence[str]) -> bool:
         return len({frozenset(self.question.names(label)) for label in labels}) >= 2
@@ -176,15 +176,83 @@ class SetTarget(Target):
         return set_evaluate.is_worse(told(heads[0], said[0]), told(heads[1], said[1]), truth)
 
 
+class NumberTarget(Target):
+    """A number: the truth is (l,) float64, what is said numbers and their deviations (l, 2)."""
+
+    is_helped = False
+
+    def check(self, section: HeadSection) -> None:
+        _check_linear(section, self.question.task)
+
+    def record(self) -> dict[str, Any]:
+        return {**super().record(), "limits": limits_of(self._scale).tolist()}
+
+    def encode(self, labels: Sequence[str]) -> NDArray[np.float64]:
+        return np.array([float(label) for label in labels])
+
+    def is_enough(self, labels: Sequence[str]) -> bool:
+        return len(labels) >= _FEWEST_NUMBERS and len(set(map(float, labels))) >= 2
+
+    def tuned(
+        self, _x: NDArray[Any], _truth: NDArray[Any], _section: HeadSection, _seed: int, _familiar: NDArray[np.bool_]
+    ) -> None:
+        return None
+
+    def fit(
+        self,
+        x: NDArray[Any],
+        truth: NDArray[Any],
+        _lent: Unlabelled | None,
+        *,
+        seed: int,  # noqa: ARG002 - nothing is drawn
+        balanced: bool,  # noqa: ARG002 - there are no classes
+        kind: HeadKind,  # noqa: ARG002 - only linear ones pass `check`
+        familiar: NDArray[np.bool_],
+        tuned: Tuned = UNTUNED,  # noqa: ARG002
+    ) -> FitReport:
+        return fit_numbers(x, truth, self._scale, familiar=familiar)
+
+    def evaluate(
+        self, _head: Head, said: NDArray[Any], truth: NDArray[Any], source: Source
+    ) -> number_evaluate.NumberEvaluation:
+        return number_evaluate.evaluate_numbers(said, truth, source)
+
+    def is_worse(self, _heads: tuple[Head, Head], said: tuple[NDArray[Any], NDArray[Any]], truth: NDArray[Any]) -> bool:
+        return number_evaluate.is_worse(said[0][:, 0], said[1][:, 0], truth)
+
+    @property
+    def _scale(self) -> Scale:
+        return self.question.scale if isinstance(self.question, HowMuch) else Scale()
+
+
+def _check_linear(section: HeadSection, task: Task) -> None:
+    if section.kind != "linear" or section.tune_s:
+        asked = f"head.kind: {section.kind}" if section.kind != "linear" else "head.tune_s"
+        mend = "Take head.kind: linear without head.tune_s; its penalty is cross-validated in every round."
+        raise HeadNotForTask(asked=asked, task=task, mend=mend)
+
+
 def told(head: Head, said: NDArray[Any]) -> NDArray[np.bool_]:
     """Which labels, (n, K), a head of sets tells of items of which it says probabilities (n, K)."""
     assert isinstance(head, SetHead)
     return np.asarray(said >= head.thresholds)
 
 
-_KINDS: dict[Task, type[Target]] = {Task.CLASSIFICATION: ClassTarget, Task.MULTI_LABEL: SetTarget}
+_KINDS: dict[Task, type[Target]] = {
+    Task.CLASSIFICATION: ClassTarget,
+    Task.MULTI_LABEL: SetTarget,
+    Task.REGRESSION: NumberTarget,
+}
 
 
 def target_of(question: Question) -> Target:
     """What answers to this question teach."""
     return _KINDS[question.task](question)
+
+
+def target_from(lineage: Mapping[str, Any]) -> Target:
+    """The target of a version with that lineage; from before it was kept, of classes."""
+    asked = question(lineage.get("task", Task.CLASSIFICATION), lineage["classes"])
+    if isinstance(asked, HowMuch):
+        asked = replace(asked, scale=Scale(*lineage["limits"]))
+    return target_of(asked)

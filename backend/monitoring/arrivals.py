@@ -44,19 +44,20 @@ def check_arrivals(
     known: Sequence[str],
     new: Sequence[str],
     gather: Callable[[Sequence[str]], NDArray[Any]],
-    predict: Callable[[NDArray[Any]], NDArray[np.float32]],
+    predict: Callable[[NDArray[Any]], NDArray[np.float32]] | None,
     classes: tuple[str, ...],
 ) -> list[Suspicion]:
     """Whether new contents differ from known ones, in their embeddings and in what the last model says of them.
 
-    ``gather`` gives embeddings (n, d) of contents and ``predict`` their class probabilities (n, K). A content that is
-    on both sides counts as known. Says nothing below 20 on either side.
+    ``gather`` gives embeddings (n, d) of contents and ``predict`` their class probabilities (n, K), None where the
+    model says no classes. A content that is on both sides counts as known. Says nothing below 20 on either side.
     """
     new = sorted(set(new) - set(known))
     if min(len(known), len(new)) < FEWEST:
         return []
     before, after = gather(known), gather(new)
-    return [_of_embeddings(before, after), _of_shares(predict(before), predict(after), classes)]
+    found = [_of_embeddings(before, after)]
+    return found if predict is None else [*found, _of_shares(predict(before), predict(after), classes)]
 
 
 def check_inputs(known: Sequence[Mapping[str, float]], new: Sequence[Mapping[str, float]]) -> list[Suspicion]:

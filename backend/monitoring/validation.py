@@ -38,6 +38,7 @@ class Before:
 
 def examine(labels: Sequence[Label], question: Question, before: Before | None, gather: Gather | None) -> list[Finding]:
     """All findings, the worst first. labels: in the order given. question: the label configuration's.
+    Numbers are not compared: two are hardly ever the same.
 
     ``gather`` gives the embeddings (n, d) of content hashes; without it near-duplicates are not looked for.
     """
@@ -45,10 +46,10 @@ def examine(labels: Sequence[Label], question: Question, before: Before | None, 
     found = [
         *check_configuration(labels, question, before),
         *check_label_set(usable, question, before),
-        *check_shares(usable, question),
-        *check_disputes(usable),
+        *(check_shares(usable, question) if question.is_named else ()),
+        *(check_disputes(usable) if question.is_named else ()),
         *check_leakage(usable),
-        *check_annotators(usable),
+        *(check_annotators(usable) if question.is_named else ()),
         *(check_near_duplicates(usable, gather) if gather is not None else ()),
     ]
     return sorted(found, key=lambda finding: _ORDER[finding.severity])

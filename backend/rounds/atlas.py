@@ -26,6 +26,7 @@ from backend.monitoring.drift import strangeness
 from backend.pool.catalog import labelled
 from backend.rounds.encoding import open_embeddings
 from backend.settings import settings
+from strategies import Task
 
 log = structlog.get_logger()
 
@@ -41,7 +42,7 @@ _FORMAT = "nextbatch-map-2"
 @dataclass(frozen=True, eq=False)
 class Map:
     """Items ``ids`` (n,) int64, ascending; ``places`` (n, 2) float32; ``classes`` (n,) int32, where the predicted class
-    stands in `names`, -1 without a model; ``doubts`` (n,) float32, 1 less the gap of the two best probabilities;
+    stands in `names`, -1 without a model or classes; ``doubts`` (n,) float32, as `Head.doubts` has them;
     ``strangeness`` (n,) float32, the share of labelled items that are more like others of them than the item is."""
 
     ids: NDArray[np.int64]
@@ -148,7 +149,8 @@ def _part(embeddings: NDArray[Any], axes: Axes, head: Head | None, known: NDArra
     if head is None:
         return places, np.full(n, -1, np.int32), np.zeros(n, np.float32), strange
     said = head.predict(embeddings)
-    return places, said.argmax(axis=1).astype(np.int32), head.doubts(said), strange
+    best = np.full(n, -1) if head.task == Task.REGRESSION else said.argmax(axis=1)
+    return places, best.astype(np.int32), head.doubts(said), strange
 
 
 def _with_failed(drawn: Map, before: Map | None, project_id: int) -> Map:

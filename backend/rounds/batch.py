@@ -15,7 +15,7 @@ from backend.database import Annotation, Batch, Item, ModelVersion, Pick, Projec
 from backend.learning.heads import Head
 from backend.pool.catalog import Labelled
 from backend.rounds.encoding import Embeddings
-from strategies import kernels
+from strategies import Task, kernels
 
 MOST_COMPARED = 1_000  # picks that get a nearest labelled item: nobody reads more pages than those fill
 
@@ -54,17 +54,20 @@ def put_first(kept: Sequence[Pick], first: Mapping[int, str]) -> list[Pick]:
 
 
 def predictions(head: Head | None, embeddings: NDArray[Any]) -> list[dict[str, Any] | None]:
-    """What the head says of each row, to show to people: its label, how sure it is, and its five best probabilities."""
+    """What the head says of each row, to show to people: its label, how sure it is, and its five best probabilities, or
+    the deviation of a number."""
     if head is None:
         return [None] * len(embeddings)
     answers: list[dict[str, Any] | None] = []
+    is_number = head.task == Task.REGRESSION
     for row in head.predict(embeddings):
         best = np.argsort(-row, kind="stable")[:5]
         answers.append(
             {
                 "label": head.label_of(row),
                 "confidence": round(head.confidence(row), 4),
-                "probabilities": {head.classes[k]: round(float(row[k]), 4) for k in best},
+                "probabilities": {} if is_number else {head.classes[k]: round(float(row[k]), 4) for k in best},
+                **({"deviation": float(f"{row[1]:.4g}")} if is_number else {}),
             }
         )
     return answers

@@ -29,7 +29,7 @@ def find_suspects(
     if head is None:
         raise NothingToLookFor(problem="there is no model yet, which could contradict a label")
     if head.task != Task.CLASSIFICATION:
-        raise NothingToLookFor(problem="labels are checked where an item has exactly one, and here it may have several")
+        raise NothingToLookFor(problem="labels are checked where an item has exactly one class")
     usable = [row for row in known if row.label in head.classes]
     is_there = embeddings.store.locate([row.content_hash for row in usable]) >= 0
     usable = [row for row, there in zip(usable, is_there, strict=True) if there]

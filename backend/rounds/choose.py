@@ -78,7 +78,7 @@ def draw(
 def _usable(strategy: strategies.Strategy, inputs: Mapping[str, Any]) -> tuple[strategies.Strategy, str]:
     """The strategy, or coverage while it lacks a model or something to look for; and in that case why."""
     lacks = ""
-    if "probabilities" not in inputs and strategy.needs & OF_A_MODEL:
+    if inputs.keys().isdisjoint(("probabilities", "deviations")) and strategy.needs & OF_A_MODEL:
         lacks = "a model, and there is none yet"
     elif "targets" not in inputs and Needs.TARGETS in strategy.needs:
         lacks = "labels that a model gets wrong, and there are none"

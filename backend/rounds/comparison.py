@@ -1,5 +1,6 @@
 """Two model versions on the same labels: which one is better, and how sure that is."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,23 +10,29 @@ from sqlalchemy.orm import Session
 
 from backend.database import ModelVersion
 from backend.learning import registry
-from backend.learning.contrast import Contrast, contrast
+from backend.learning.contrast import Contrast, contrast, contrast_sets
+from backend.learning.set_evaluate import membership
 from backend.pool.catalog import Labelled, labelled
+from backend.questions import Question, question
 from backend.scoring.vectors import VectorStore
 from backend.settings import settings
+from strategies import Task
 
 FEWEST_TO_COMPARE = 10  # unseen labels below which two heads cannot be told apart
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What two versions say of the same holdout: probabilities (n, K) of each, labels (n,) among the K `classes`."""
+    """What two versions say of the same holdout: probabilities (n, K) of each for the choices of `question`, the labels
+    that each tells, and how sure it is of them. Of numbers the columns are those of `learning.number_heads`.
+    """
 
     holdout: list[Labelled]
-    classes: tuple[str, ...]
-    labels: NDArray[np.int64]
+    question: Question
     new: NDArray[np.float32]
     current: NDArray[np.float32]
+    labels: tuple[list[str], list[str]]
+    sure: tuple[list[float], list[float]]
 
 
 def compare(session: Session, new: ModelVersion, current: ModelVersion) -> Contrast | None:
@@ -34,33 +41,56 @@ def compare(session: Session, new: ModelVersion, current: ModelVersion) -> Contr
 
 
 def contrast_of(found: Answers) -> Contrast | None:
-    """Measure by measure, or None below 10 labels."""
-    if len(found.holdout) < FEWEST_TO_COMPARE:
-        return None
-    return contrast(found.new, found.current, found.labels, found.classes)
+    """Measure by measure, or None below 10 labels, and where labels are numbers."""
+    measure = _CONTRASTS.get(found.question.task)
+    return None if measure is None or len(found.holdout) < FEWEST_TO_COMPARE else measure(found)
+
+
+def _of_classes(found: Answers) -> Contrast:
+    classes = found.question.choices
+    labels = np.array([classes.index(row.label) for row in found.holdout], dtype=np.int64)
+    return contrast(found.new, found.current, labels, classes)
+
+
+def _of_sets(found: Answers) -> Contrast:
+    def members(labels: Iterable[str]) -> NDArray[np.bool_]:
+        return membership([found.question.names(label) for label in labels], found.question.choices)
+
+    told = members(found.labels[0]), members(found.labels[1])
+    truth = members(row.label for row in found.holdout)
+    return contrast_sets(found.new, found.current, told, truth, found.question.choices)
+
+
+_CONTRASTS: dict[Task, Callable[[Answers], Contrast]] = {
+    Task.CLASSIFICATION: _of_classes,
+    Task.MULTI_LABEL: _of_sets,
+}
 
 
 def answers(session: Session, new: ModelVersion, current: ModelVersion) -> Answers:
     """Both versions on the holdout as it is labelled now; neither was fitted to any of it.
 
     Every version is asked with its own encoder's embeddings; items that one of them has no embedding of are left
-    out, as are labels that neither knows. Raises HeadUnreadable.
+    out, as are labels that neither knows; nothing is left where they answer different kinds of questions. Raises
+    HeadUnreadable.
     """
     heads = registry.load_head(new), registry.load_head(current)
     classes = tuple(dict.fromkeys(heads[0].classes + heads[1].classes))
-    holdout = [row for row in labelled(session, new.project_id) if row.is_holdout and row.label in classes]
+    asked, is_like = question(heads[0].task, classes), heads[0].task == heads[1].task
+    holdout = [
+        row for row in labelled(session, new.project_id) if row.is_holdout and asked.knows(row.label) and is_like
+    ]
     stores = [
         vectors(version.encoder_digest, head.features) for version, head in zip((new, current), heads, strict=True)
     ]
     hashes = [row.content_hash for row in holdout]
     known = np.all([store.locate(hashes) >= 0 for store in stores], axis=0)
     holdout = [row for row, is_known in zip(holdout, known, strict=True) if is_known]
-    said = [
-        _spread(head.predict(_rows(store, holdout)), head.classes, classes)
-        for head, store in zip(heads, stores, strict=True)
-    ]
-    labels = np.array([classes.index(row.label) for row in holdout], dtype=np.int64)
-    return Answers(holdout, classes, labels, said[0], said[1])
+    said = [head.predict(_rows(store, holdout)) for head, store in zip(heads, stores, strict=True)]
+    labels = [[head.label_of(one) for one in rows] for head, rows in zip(heads, said, strict=True)]
+    sure = [[head.confidence(one) for one in rows] for head, rows in zip(heads, said, strict=True)]
+    spread = [_spread(rows, head.classes, classes) for head, rows in zip(heads, said, strict=True)]
+    return Answers(holdout, asked, spread[0], spread[1], (labels[0], labels[1]), (sure[0], sure[1]))
 
 
 def vectors(encoder_digest: str, dims: int) -> VectorStore:

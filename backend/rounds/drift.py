@@ -33,6 +33,7 @@ from backend.rounds.items import opened
 from backend.rounds.queue import request_round
 from backend.rounds.validate import alert
 from backend.studio.labels import LabelTask
+from strategies import Task
 
 log = structlog.get_logger()
 
@@ -109,7 +110,8 @@ def _of_arrivals(
     if before.encoder_digest != embeddings.digest or before.state == "deleted":
         return []
     head = registry.load_head(before)
-    suspected = check_arrivals(known, new, embeddings.gather, head.predict, head.classes)
+    predict = None if head.task == Task.REGRESSION else head.predict
+    suspected = check_arrivals(known, new, embeddings.gather, predict, head.classes)
     if not suspected:  # too few came
         return []
     fresh = [hash_ for hash_ in new if hash_ not in set(known)]

@@ -19,7 +19,7 @@ from backend.rounds.likes import MOST_TARGETS
 from backend.settings import StrategySection
 from strategies import Needs, Task
 
-OF_A_MODEL = Needs.PROBABILITIES | Needs.LOGITS | Needs.SAMPLES | Needs.LINEAR_HEAD
+OF_A_MODEL = Needs.PROBABILITIES | Needs.LOGITS | Needs.SAMPLES | Needs.LINEAR_HEAD | Needs.DEVIATIONS
 """What there is only once a head is fitted."""
 
 _SAMPLE_BYTES = 2**30
@@ -95,6 +95,8 @@ def model_inputs(
     }
     if head is None:
         return inputs
+    if head.task == Task.REGRESSION:
+        return inputs | {"deviations": head.predict(embeddings)[:, 1]}
     inputs |= {"probabilities": head.predict(embeddings), "classes": len(head.classes)}
     if Needs.LOGITS in asked:
         inputs["logits"] = head.logits(embeddings)

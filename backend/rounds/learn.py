@@ -96,7 +96,7 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
             "label_config": snapshot.label_config_hash,
             "labels": len(train),
             "holdout": len(holdout),
-            "task": str(question.task),
+            **target.record(),
             "class_counts": dict(Counter(name for row in train for name in question.names(row.label))),
             "graph_nodes": fit.graph_nodes,
             "familiar": int(known_to_encoder.sum()),

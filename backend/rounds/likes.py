@@ -56,9 +56,12 @@ def like(session: Session, project: Project, tasks: str = "", label: str | None 
     found = {row.task_id: row.id for row in session.execute(sa.select(Item.task_id, Item.id).where(*is_asked))}
     if strangers := [str(task) for task in asked if task not in found]:
         raise NothingToLookFor(problem=f"no item of {project.name} has the task {', '.join(strangers)}")
-    choices = LabelTask.parse(project.label_config).choices
+    asked_of = LabelTask.parse(project.label_config).question
+    choices = asked_of.choices if asked_of.is_named else ()
     if label is not None and label not in choices:
         raise NothingToLookFor(problem=f"{label!r} is none of the classes {', '.join(choices)}")
+    if errors and not asked_of.is_named:
+        raise NothingToLookFor(problem="a number is never quite right, so there are no errors")
     if errors and registry.champion(session, project.id) is None:
         raise NothingToLookFor(problem="there is no model yet, which could be wrong")
     return Like(tuple(found[task] for task in asked), label, errors)

@@ -16,13 +16,11 @@ from backend.learning.heads import Head
 from backend.learning.loans import load_loan
 from backend.learning.provenance import provenance
 from backend.learning.snapshots import Row, Snapshot
-from backend.learning.targets import target_of
+from backend.learning.targets import target_from
 from backend.learning.tuning import tuned_from
-from backend.questions import question
 from backend.rounds.comparison import vectors
 from backend.rounds.graph import as_keys, reader
 from backend.rounds.learn import familiar
-from strategies import Task
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def _refit(version: ModelVersion) -> tuple[Head, list[Row]]:
         missing = missing or ["the neighbour graph"]
         raise NotRebuildable(version=version.name, missing=", ".join(missing))
     rows = _trained_on(Snapshot.read(registry.snapshot_path(version.snapshot), version.snapshot))
-    target = target_of(question(lineage.get("task", Task.CLASSIFICATION), lineage["classes"]))
+    target = target_from(lineage)
     store = vectors(version.encoder_digest, lineage["features"])
     hashes = [row.content_hash for row in rows]
     lent: Unlabelled | None = None

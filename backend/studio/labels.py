@@ -1,11 +1,13 @@
 """Label configurations: the XML in which Label Studio describes a task, and the JSON of its answers.
 
-nextbatch reads what it can learn from: one `<Choices>`, with one answer or several, on one `<Image>` or `<Text>`.
+nextbatch reads what it can learn from: one `<Choices>`, with one answer or several, one `<Number>` or one `<Rating>`,
+on one `<Image>` or `<Text>`.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
@@ -14,11 +16,12 @@ import defusedxml
 from defusedxml.ElementTree import fromstring
 
 from backend.errors import BadLabelConfig, UnknownLabel
-from backend.questions import Question, question
+from backend.questions import ANY, NUMBER, HowMuch, Question, Scale, question
 from backend.settings import Kind
 from strategies import Task
 
 MAX_CONFIG_CHARACTERS = 1_000_000
+_CONTROLS = frozenset({"Choices", "Number", "Rating"})
 _KINDS: dict[str, Kind] = {"Image": "image", "Text": "text"}
 # Tags that point at another tag as a control does, and answer nothing.
 _SILENT = frozenset({"Filter", "Shortcut"})
@@ -26,9 +29,10 @@ _SILENT = frozenset({"Filter", "Shortcut"})
 
 @dataclass(frozen=True)
 class LabelTask:
-    """What people are asked: which of `choices` fits the image or text in `data[data_key]`, by `task` one or several.
+    """What people are asked of the image or text in `data[data_key]`: by `task` which one of `choices` fits, which of
+    them do, or a number of `scale`. `answer` is the kind of an answer's results, and where their value stands.
 
-    `control` and `object` are the names of the `<Choices>` tag and of the tag that it is about.
+    `control` and `object` are the names of the tag that asks and of the tag that it is about.
     """
 
     control: str
@@ -41,12 +45,14 @@ class LabelTask:
     is_open: bool = False
     """Whether a label that is no choice yet becomes one: a project of the API, made without label names."""
     task: Task = Task.CLASSIFICATION
+    answer: str = "choices"
+    scale: Scale = ANY
 
     @classmethod
     def parse(cls, label_config: str) -> "LabelTask":
         """Read a labelling configuration. Raises BadLabelConfig, which names the tag and says how to mend it."""
         root = _read(label_config)
-        control = _the_choices(root)
+        control = _the_control(root)
         shown = _the_object(root, control)
         value = shown.get("value", "")
         if not value.startswith("$") or len(value) == 1:
@@ -57,31 +63,38 @@ class LabelTask:
         kind = _KINDS[shown.tag]
         is_inline = kind == "text" and shown.get("valueType", "text") == "text"
         is_open = control.get("open") == "true"
-        task = Task.MULTI_LABEL if control.get("choice") == "multiple" else Task.CLASSIFICATION
         names = control.get("name", ""), shown.get("name", ""), value[1:]
+        if control.tag != "Choices":
+            answer = control.tag.lower()
+            return cls(*names, kind, NUMBER, is_inline, False, Task.REGRESSION, answer, _scale(control))
+        task = Task.MULTI_LABEL if control.get("choice") == "multiple" else Task.CLASSIFICATION
         return cls(*names, kind, _choices(control), is_inline, is_open, task)
 
     @property
     def question(self) -> Question:
         """What labels mean."""
-        return question(self.task, self.choices)
+        asked = question(self.task, self.choices)
+        return replace(asked, scale=self.scale) if isinstance(asked, HowMuch) else asked
 
     def to_result(self, label: str) -> list[dict[str, Any]]:
         """`label` as the result of an annotation or a prediction. Raises UnknownLabel."""
         if not self.question.knows(label):
             raise UnknownLabel(label=label, choices=", ".join(self.choices))
-        value = {"choices": list(self.question.names(label))}
-        if not value["choices"]:
+        values = self.question.values(label)
+        if not values:
             return []
-        return [{"from_name": self.control, "to_name": self.object, "type": "choices", "value": value}]
+        value = {self.answer: values if self.answer == "choices" else values[0]}
+        return [{"from_name": self.control, "to_name": self.object, "type": self.answer, "value": value}]
 
     def label_of(self, annotation: Mapping[str, Any]) -> str | None:
         """What an annotation says; None for a skip, a choice that is gone by now, or not one where one is asked for."""
         if annotation.get("was_cancelled"):
             return None
         results = [found for found in annotation.get("result") or [] if found.get("from_name") == self.control]
-        chosen = [label for found in results for label in (found.get("value") or {}).get("choices") or []]
-        return self.question.label(chosen)
+        given = [(found.get("value") or {}).get(self.answer) for found in results]
+        if self.answer == "choices":
+            given = [label for labels in given for label in labels or ()]
+        return self.question.label(given)
 
 
 def config_hash(label_config: str) -> str:
@@ -126,17 +139,18 @@ def _read(label_config: str) -> ElementTree.Element:
     return root
 
 
-def _the_choices(root: ElementTree.Element) -> ElementTree.Element:
+def _the_control(root: ElementTree.Element) -> ElementTree.Element:
     controls = [tag for tag in root.iter() if tag.get("toName") and tag.tag not in _SILENT]
     for tag in controls:
-        if tag.tag != "Choices":
+        if tag.tag not in _CONTROLS:
             raise BadLabelConfig(
                 problem=f"{_named(tag)} asks for something that nextbatch does not learn",
-                mend="Remove it: it learns from one <Choices> on one <Image> or <Text>.",
+                mend="Remove it: it learns from one <Choices>, <Number> or <Rating> on one <Image> or <Text>.",
             )
     if len(controls) != 1:
         names = ", ".join(map(_named, controls)) or "none"
-        raise BadLabelConfig(problem=f"it needs exactly one <Choices>, and has {names}", mend="Keep one of them.")
+        problem = f"it needs exactly one <Choices>, <Number> or <Rating>, and has {names}"
+        raise BadLabelConfig(problem=problem, mend="Keep one of them.")
     control = controls[0]
     if control.get("choice", "single") not in {"single", "single-radio", "multiple"}:
         problem = f"{_named(control)} is asked in a way that is not known (choice={control.get('choice')!r})"
@@ -187,6 +201,26 @@ def _choices(control: ElementTree.Element) -> tuple[str, ...]:
         problem = f"the choices of {_named(control)} are {names}"
         raise BadLabelConfig(problem=problem, mend="Give at least two, each with a value of its own.")
     return tuple(names)
+
+
+def _scale(control: ElementTree.Element) -> Scale:
+    """The numbers that people may give: a rating's from 1 on, a number's as far as the tag says."""
+    if control.tag == "Rating":
+        return Scale(1, _float(control, "maxRating", 5), 1)
+    low, high = _float(control, "min", -math.inf), _float(control, "max", math.inf)
+    if not low < high:
+        raise BadLabelConfig(problem=f"{_named(control)} goes from {low} to {high}", mend="Give max above min.")
+    step = 0.0 if control.get("step") == "any" else _float(control, "step", 0)
+    return Scale(low, high, max(0.0, step))
+
+
+def _float(control: ElementTree.Element, name: str, default: float) -> float:
+    given = control.get(name) or ""
+    try:
+        return float(given) if given else default
+    except ValueError:
+        problem = f"{_named(control)} has {name}={given!r}, which is no number"
+        raise BadLabelConfig(problem=problem, mend="Give a number, or remove the attribute.") from None
 
 
 def _named(tag: ElementTree.Element) -> str:

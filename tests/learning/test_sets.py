@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
 from backend.errors import HeadNotForTask, HeadUnreadable
+from backend.learning.contrast import contrast_sets
 from backend.learning.heads import Head
 from backend.learning.set_evaluate import evaluate_sets, is_worse
 from backend.learning.set_heads import SetHead
@@ -181,6 +182,28 @@ def test_a_model_that_tells_worse_sets_is_found_and_one_that_tells_the_same_is_n
     assert is_worse(bad, good, truth)
     assert not is_worse(good, bad, truth)
     assert not is_worse(good, good, truth)
+
+
+def test_two_models_of_sets_are_compared_measure_by_measure() -> None:
+    rng = np.random.default_rng(4)
+    truth = rng.random((150, 4)) < [0.3, 0.5, 0.2, 0]
+    good, bad = truth ^ (rng.random(truth.shape) < 0.05), truth ^ (rng.random(truth.shape) < 0.3)
+    chances = [np.where(told, 0.9, 0.1) for told in (bad, good)]
+
+    found = contrast_sets(*chances, (bad, good), truth, NAMES)
+
+    exact = [(told == truth).all(axis=1).mean() for told in (bad, good)]
+    assert found.comparison.difference == pytest.approx(exact[0] - exact[1])
+    assert found.comparison.is_worse
+    f1 = [f1_score(truth, told, average=None, zero_division=0).mean() for told in (bad, good)]
+    assert found.macro_f1.value == pytest.approx(f1[0] - f1[1])
+    assert found.macro_f1.interval.low < found.macro_f1.value < found.macro_f1.interval.high < 0
+    assert found.log_loss.interval.low > 0
+    assert {one.name for one in found.classes} == set(NAMES[:3])
+    assert all(one.recall.value < 0 for one in found.classes)
+    assert any(one.is_real for one in found.classes)
+    same = contrast_sets(chances[1], chances[1], (good, good), truth, NAMES)
+    assert same.macro_f1.value == same.macro_f1.interval.low == same.calibration_error.interval.high == 0
 
 
 def test_labels_become_sets_and_what_cannot_learn_them_is_refused() -> None:

@@ -82,6 +82,8 @@ def test_sets_of_labels_go_round(loop: Loop, studio: Studio) -> None:
     browser = create_app().test_client()
     for page in PAGES:
         assert browser.get(f"/projects/{project.name}{page}").status_code == 200, page
+    beside = browser.get(f"/projects/{project.name}/models/compare?one=v2&other=v1").text
+    assert "On 12 labels of the holdout" in beside
 
     with transaction() as session:
         project = session.get_one(Project, loop.project_id)

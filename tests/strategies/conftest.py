@@ -48,6 +48,7 @@ def pool() -> Callable[..., Request]:
             "groups": rng.integers(0, 4, n),
             "targets": embeddings(4),
             "votes": np.full((n, 3), -1),
+            "deviations": np.random.default_rng(data_seed + 1).uniform(0.1, 3.0, n).astype(np.float32),
         }
         votes, truth = fields["votes"], fields["probabilities"].argmax(axis=1)
         for annotator in range(3):  # each has seen two items in five and is right about four in five

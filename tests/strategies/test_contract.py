@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as draw
 
-from strategies import Needs, Request, Selection, Strategy, create, names, run
+from strategies import Needs, Request, Selection, Strategy, Task, create, names, run
 from tests.strategies.conftest import multi_label
 
 MakePool = Callable[..., Request]
 VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
-    *((name, {}) for name in names()),
+    *((name, {}) for name in names() if Task.CLASSIFICATION in create(name).tasks),
     ("auto", {"labels_per_class": 0}),
     ("distinct", {"of": "k_center_greedy"}),
     ("k_center_greedy", {"shortlist": 7}),
@@ -35,7 +35,7 @@ OF_SETS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 """Strategies that look at what a model says of several labels; the others see no difference."""
 
-PER_ITEM = ("probabilities", "logits", "embeddings", "costs", "groups", "votes")
+PER_ITEM = ("probabilities", "logits", "embeddings", "costs", "groups", "votes", "deviations")
 
 
 def reordered(request: Request, order: np.ndarray[Any, Any]) -> Request:
@@ -111,7 +111,9 @@ class Promises:
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     def test_a_row_that_is_not_finite_is_never_picked(self, strategy: Strategy, pool: MakePool, value: float) -> None:
         request = pool(30, budget=30)
-        arrays = {"probabilities": Needs.PROBABILITIES, "embeddings": Needs.EMBEDDINGS}
+        arrays = {
+            "probabilities": Needs.PROBABILITIES, "embeddings": Needs.EMBEDDINGS, "deviations": Needs.DEVIATIONS
+        }  # fmt: skip
         needed = [name for name, need in arrays.items() if need in strategy.needs]
         for array in needed:
             request = with_rows(request, array, [3, 17], value)
@@ -226,12 +228,21 @@ class TestMultiLabelContract(Promises):
         return lambda *arguments, **changes: multi_label(pool(*arguments, **changes))
 
 
+@pytest.mark.parametrize(("name", "values"), [("predictive_deviation", {})])
+class TestNumberContract(Promises):
+    """Where the labels are numbers."""
+
+    @pytest.fixture
+    def pool(self, pool: MakePool) -> MakePool:
+        return lambda *arguments, **changes: replace(pool(*arguments, **changes), task=Task.REGRESSION)
+
+
 def test_no_strategy_holds_a_copy_of_the_pool(tmp_path: Any) -> None:
     """Under a hard limit of memory: 80 MB more than before, where float32 embeddings of the pool are 102 MB."""
     result = subprocess.run([sys.executable, "-c", _UNDER_A_LIMIT, str(tmp_path)], capture_output=True, text=True)
 
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == list(names())
+    assert result.stdout.split() == [name for name in names() if name != "predictive_deviation"]
 
 
 _UNDER_A_LIMIT = """
@@ -267,6 +278,8 @@ small = {"max_herding": {"candidates": 5000, "targets": 500},
 folder = Path(sys.argv[1])
 little, large = pool(3_000, 256, folder), pool(100_000, 256, folder)
 for name in names():
+    if name == "predictive_deviation":
+        continue
     strategy = create(name, **small.get(name, {}))
     run(strategy, little)
     limit = data_bytes() + (80 << 20) + (160 << 20) * (name == "auto")  # the kernel of max_herding, whole

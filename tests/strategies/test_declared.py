@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from strategies import Needs, Request, create, find, parameters, run
+from strategies import Needs, Request, Task, create, find, parameters, run
 from strategies.registry import BUILT_IN
 from strategies.values import Range
 from tests.strategies.conftest import multi_label
@@ -184,6 +184,7 @@ def shuffled(request: Request, need: Needs) -> Request:
         Needs.GROUPS: lambda: {"groups": request.groups[order]},
         Needs.TARGETS: lambda: {"targets": request.embeddings[:2]},
         Needs.VOTES: lambda: {"votes": request.votes[order]},
+        Needs.DEVIATIONS: lambda: {"deviations": request.deviations[order]},
     }
     return replace(request, **changes[need]())
 
@@ -201,6 +202,8 @@ DECLARED = [(name, need) for name in BUILT_IN for need in Needs if need and need
 
 @pytest.mark.parametrize(("name", "need"), DECLARED)
 def test_an_input_that_is_declared_is_looked_at(name: str, need: Needs, request_: Request) -> None:
+    if Task.CLASSIFICATION not in find(name).tasks:
+        request_ = replace(request_, task=Task.REGRESSION)
     values = {"labels_per_class": 2} if (name, need) == ("tcm", Needs.PROBABILITIES) else ALERT.get(name, {})
 
     assert picks(shuffled(request_, need), name, **values) != picks(request_, name, **values)

@@ -78,6 +78,7 @@ class TestNeeds:
             embeddings=request.embeddings[order],
             costs=request.costs[order],
             groups=request.groups[order],
+            deviations=request.deviations[order],
             votes=request.votes[order],
             samples=request.samples[:, order],
         )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import BadLabelConfig, UnknownLabel
-from backend.questions import names_in, set_label
+from backend.questions import ANY, Scale, names_in, set_label
 from backend.studio.labels import MAX_CONFIG_CHARACTERS, LabelTask, config_hash, image_config, text_config
 from strategies import Task
 
@@ -47,6 +47,9 @@ def test_a_text_may_stand_in_its_task_or_behind_an_address(is_inline: bool) -> N
         ("<View>", "no XML"),
         ("<View>\ud800</View>", "no XML"),
         ("<View/>", "exactly one <Choices>"),
+        (f'<View>{IMAGE}<Rating name="r" toName="image" maxRating="many"/></View>', "maxRating='many'"),
+        (f'<View>{IMAGE}<Number name="n" toName="image" min="3" max="1"/></View>', "from 3.0 to 1.0"),
+        (f'<View>{IMAGE}{CHOICES}<Number name="n" toName="image"/></View>', "exactly one <Choices>"),
         (f"<View>{IMAGE}{CHOICES}{CHOICES}</View>", "exactly one <Choices>"),
         (f'<View>{IMAGE}{CHOICES}<TextArea name="why" toName="image"/></View>', "<TextArea name='why'>"),
         (f'<View>{IMAGE}<RectangleLabels name="box" toName="image"/></View>', "<RectangleLabels name='box'>"),
@@ -141,6 +144,29 @@ def test_any_set_survives_the_way_to_an_answer_and_back(labels: list[str], data:
 
     assert label is not None
     assert set(names_in(label)) == chosen
+
+
+@pytest.mark.parametrize(
+    ("tag", "scale", "right", "wrong"),
+    [
+        ('<Rating name="a" toName="image" maxRating="4"/>', Scale(1, 4, 1), [1, 4], [0, 5, "3", True, None]),
+        ('<Number name="a" toName="image" min="-1" max="2.5"/>', Scale(-1, 2.5), [-1, 0.125, 2.5], [3, [1], "x"]),
+        ('<Number name="a" toName="image" step="any"/>', ANY, [1e300, -7, 0.1], [float("nan"), float("inf")]),
+    ],
+)
+def test_a_number_is_read_where_it_can_be_given(tag: str, scale: Scale, right: list[Any], wrong: list[Any]) -> None:
+    task = LabelTask.parse(f"<View>{IMAGE}{tag}</View>")
+    kind = tag[1:7].lower()
+
+    def label(value: Any) -> str | None:
+        return task.label_of({"result": [{"from_name": "a", "to_name": "image", "type": kind, "value": {kind: value}}]})
+
+    assert (task.task, task.answer, task.scale) == (Task.REGRESSION, kind, scale)
+    labels = [label(value) for value in right]
+    assert [task.to_result(one or "")[0]["value"] for one in labels] == [{kind: value} for value in right]
+    assert [label(value) for value in wrong] == [None] * len(wrong)
+    assert task.label_of({"result": []}) is None
+    assert label(right[0]) == label(float(right[0]))
 
 
 def test_a_label_that_is_no_choice_cannot_become_a_result() -> None:

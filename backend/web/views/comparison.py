@@ -1,7 +1,6 @@
 """Two versions side by side: their measures, what a closer look found of each, and the items they differ on."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -64,9 +63,8 @@ def side_by_side(session: Session, project: Project, one: ModelVersion, other: M
         said = None
     if said is None or not said.holdout:
         return SideBySide(view(one), view(other), analyses, None, 0, 0, [])
-    best = said.new.argmax(axis=1), said.current.argmax(axis=1)
-    differing = np.flatnonzero(best[0] != best[1])
-    sure = np.maximum(said.new.max(axis=1), said.current.max(axis=1))
+    differing = np.flatnonzero([one != other for one, other in zip(*said.labels, strict=True)])
+    sure = np.maximum(*map(np.array, said.sure))
     shown = differing[np.argsort(-sure[differing], kind="stable")][:MOST_ITEMS]
     rows = [said.holdout[int(at)] for at in shown]
     items = {
@@ -75,18 +73,16 @@ def side_by_side(session: Session, project: Project, one: ModelVersion, other: M
     task = task_of(project)
     is_inline = task is not None and task.is_inline
 
-    def answer(probabilities: Any, at: int, label: str) -> Said:
-        chosen = int(probabilities[at].argmax())
-        name = said.classes[chosen]
-        return Said(name, float(probabilities[at, chosen]), name == label)
+    def answer(which: int, at: int, label: str) -> Said:
+        return Said(said.labels[which][at], said.sure[which][at], said.labels[which][at] == label)
 
     found = [
         Differing(
             row.item_id,
             item_name(items[row.item_id].uri, is_inline),
             row.label,
-            answer(said.new, int(at), row.label),
-            answer(said.current, int(at), row.label),
+            answer(0, int(at), row.label),
+            answer(1, int(at), row.label),
             None if (task_id := items[row.item_id].task_id) is None else studio_link(project, task_id),
         )
         for at, row in zip(shown, rows, strict=True)

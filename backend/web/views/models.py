@@ -30,7 +30,9 @@ class Measure:
 
 @dataclass(frozen=True)
 class ModelView:
-    """A model version. `labels` is how many it was trained on; `measure` is None where there were too few to tell."""
+    """A model version. `labels` is how many it was trained on; `measure` is None where there were too few to tell, or
+    labels are numbers. `measures` are all plain numbers that were measured, by name.
+    """
 
     name: str
     number: int
@@ -39,6 +41,7 @@ class ModelView:
     labels: int
     method: str
     measure: Measure | None
+    measures: dict[str, float]
     encoder_digest: str
     head_digest: str
     created_at: dt.datetime
@@ -123,6 +126,7 @@ def view(row: ModelVersion, parents: Mapping[int, int] | None = None) -> ModelVi
         labels=int(row.lineage.get("labels", 0)),
         method=str(row.lineage.get("method", "")),
         measure=measure_of(row.metrics),
+        measures={name: float(value) for name, value in row.metrics.items() if isinstance(value, int | float)},
         encoder_digest=row.encoder_digest,
         head_digest=row.head_digest,
         created_at=row.created_at,
