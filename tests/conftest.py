@@ -49,7 +49,6 @@ def forget_process_state() -> None:
     for cached in (settings, database.engine, queue.client, encoding.embeddings_of):
         cached.cache_clear()
     usage._waiting.clear()
-    logs.take_lines()
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 
@@ -65,6 +64,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     forget_process_state()
     yield folder
     forget_process_state()
+    logs.take_lines()
 
 
 @pytest.fixture(scope="session")
