@@ -16,7 +16,7 @@ DATA ?=
 # An index may serve a CPU build of torch only under an exact version; without this, pip takes gigabytes of CUDA.
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 
-.PHONY: demo test test-machines fuzz check bench-scale bench-scan bench-heads bench-perceptron bench-finetune bench-webhook bench-selection bench-drift bench-changeover bench-web screens evidence evidence-quick reproduce-alaas clean
+.PHONY: demo test test-machines fuzz check bench-scale bench-scan bench-heads bench-perceptron bench-finetune bench-int8 bench-webhook bench-selection bench-drift bench-changeover bench-web screens evidence evidence-quick reproduce-alaas clean
 
 demo: $(VENV)/.demo
 	$(BIN)/nextbatch demo $(if $(DATA),--data "$(DATA)") --publish $(PUBLISH) $(if $(filter 0,$(STAY)),--no-stay,--stay)
@@ -71,6 +71,9 @@ bench-perceptron: $(VENV)/.test
 
 bench-finetune: $(VENV)/.test
 	$(BIN)/python -m benchmarks.finetune
+
+bench-int8: $(VENV)/.test
+	$(BIN)/python -m benchmarks.int8
 
 bench-webhook: $(VENV)/.test
 	$(BIN)/python -m benchmarks.webhook

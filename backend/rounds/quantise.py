@@ -33,6 +33,7 @@ from backend.scoring.pipeline import Scan, ScanItem
 from backend.scoring.vectors import VectorStore
 from backend.settings import EncoderSection, settings
 from backend.studio.labels import LabelTask
+from strategies import Task
 
 log = structlog.get_logger()
 
@@ -93,9 +94,11 @@ def quantise_encoder(project_id: int, actor: str, tell: Tell, progress: Progress
     with reading() as session:
         project = session.get_one(Project, project_id)
         items, labels = encoded_items(session, project_id), labelled(session, project_id)
-    used, section = open_embeddings(project).spec, encoder_of(project)
-    exact = _exact(used, section)
-    classes = LabelTask.parse(project.label_config).choices
+    asked, used, section = LabelTask.parse(project.label_config), open_embeddings(project).spec, encoder_of(project)
+    if asked.task != Task.CLASSIFICATION:
+        problem = "an item may have several labels, or a number"
+        raise NotQuantisable(problem=problem, mend="The check compares heads where an item has exactly one class.")
+    exact, classes = _exact(used, section), asked.choices
     calibration, checked = sample(known_of(items, labels, classes), project.settings.seed)
     trained = trained_on(used.path.parent)
     _refuse_few(calibration, checked, trained)
