@@ -12,6 +12,7 @@ from backend.learning import registry, usage
 from backend.learning.analysis import Analysis, Measured
 from backend.learning.finetune_plan import recorded
 from backend.learning.provenance import sha256_of
+from backend.learning.quantisation import report_of
 
 Card = dict[str, Any]
 
@@ -66,6 +67,7 @@ def card(session: Session, version: ModelVersion) -> Card:
         "model": {
             "encoder": version.encoder_digest,
             "fine_tuned": _fine_tuned(version),
+            "int8": _int8(version),
             "head": version.head_digest,
             "features": features,
             "classes": classes,
@@ -114,6 +116,16 @@ def render(found: Card) -> str:
 def _parameters(features: int | None, classes: list[str] | None) -> int | None:
     """Fitted numbers of a linear head, of which older versions kept no count."""
     return None if features is None or classes is None else features * len(classes) + len(classes) + 2 * features + 1
+
+
+def _int8(version: ModelVersion) -> dict[str, Any] | None:
+    """What the check of its int8 encoder said; None for another encoder, or one that is not here."""
+    try:
+        facts = report_of(registry.encoder_path(version.encoder_digest).parent)
+    except EncoderUnreadable:
+        return None
+    kept = ("parent", "items", "labels", "exact_accuracy", "accuracy", "overlap", "mean_cosine", "least_cosine", "made")
+    return None if facts is None else {name: facts.get(name) for name in kept}
 
 
 def _fine_tuned(version: ModelVersion) -> dict[str, Any] | None:

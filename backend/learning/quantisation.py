@@ -101,9 +101,9 @@ def keep(
     return kept
 
 
-def report_of(spec: EncoderSpec) -> dict[str, Any] | None:
-    """What its check said; None for an encoder that is not int8. Raises EncoderUnreadable."""
-    path = spec.path.with_name(REPORT)
+def report_of(folder: Path) -> dict[str, Any] | None:
+    """What the check of the encoder in that folder said; None for one that is not int8. Raises EncoderUnreadable."""
+    path = folder / REPORT
     try:
         found: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -172,7 +172,7 @@ def _exact(used: EncoderSpec, section: EncoderSection) -> EncoderSpec:
     folder = settings().home / "encoders"
     exact = encoders.export(section.name, section.weights, folder, "fp32")
     if used.precision == "int8":
-        is_same = (report_of(used) or {}).get("parent") == exact.digest
+        is_same = (report_of(used.path.parent) or {}).get("parent") == exact.digest
     else:
         is_same = encoders.export(section.name, section.weights, folder, used.precision).digest == used.digest
     if not is_same:

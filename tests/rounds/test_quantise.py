@@ -100,7 +100,9 @@ def test_what_passes_is_used_after_a_change_over_and_what_does_not_is_not_kept(
     spec = encoding.spec_of(wanted)
     assert (wanted.digest, change.encoder["digest"], spec.precision) == (digest, digest, "int8")
     assert digest not in {used.digest, replace(spec, precision="fp32").onnx_sha256}
-    assert report_of(spec)["parent"] == used.digest  # type: ignore[index]
+    report = report_of(spec.path.parent)
+    assert report is not None
+    assert (report["parent"], report["items"]) == (used.digest, ITEMS - 17)
     kinds = {node.op_type for node in onnx.load(str(spec.path)).graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
