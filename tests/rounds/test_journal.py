@@ -4,12 +4,13 @@ import io
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 import structlog
 
-from backend import logs
+from backend import database, logs
 from backend.database import LogLine, reading
 from backend.rounds import journal
 from tests.conftest import forget_process_state
@@ -87,19 +88,16 @@ def test_no_secret_is_kept(out: io.StringIO, monkeypatch: pytest.MonkeyPatch) ->
     assert "401 of s3://store/x.jpg with …" in line.facts["problem"]
 
 
-@pytest.mark.usefixtures("store")
+@pytest.mark.usefixtures("store", "out")
 def test_what_a_database_that_is_away_refuses_is_kept_when_it_is_back(
-    out: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    away = database.open_engine(f"sqlite:///{tmp_path}/nowhere/at/all.db")
     with logs.about(run=RUN):
         log.info("first")
-    with monkeypatch.context() as away:
-        away.setenv("NEXTBATCH_DATABASE_URL", "sqlite:////nowhere/at/all.db")
-        forget_process_state()
-        logs.configure(out)
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "engine", lambda: away)
         refused = journal.flush()
-    forget_process_state()
-    logs.configure(out)
     with logs.about(run=RUN):
         log.info("second")
 

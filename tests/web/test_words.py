@@ -133,7 +133,7 @@ def test_how_far_a_change_of_the_encoder_is_in_words(
     state: str, done: int | None, left_s: float | None, failure: str | None, says: str
 ) -> None:
     total = None if done is None else 5_000
-    change = ChangeView("mine", state, "configuration", done, total, left_s, None, failure, AT, None)
+    change = ChangeView(3, "mine", state, "configuration", done, total, left_s, None, failure, AT, None)
 
     told = words.encoder_change(replace(STATE, encoder=EncoderView("lite0 (1a)", "1a", change)))
 

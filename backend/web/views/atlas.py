@@ -131,7 +131,6 @@ def _facts(session: Session, project: Project, drawn: Map) -> tuple[NDArray[np.i
     for kind, state in (("first", 4), ("never", 5)):
         marked = sa.select(Mark.item_id).where(Mark.project_id == project.id, Mark.kind == kind)
         _set(states, drawn, session.scalars(marked).all(), state)
-    _set(states, drawn, _failed(session, project), 6)
     labels = session.execute(
         sa.select(Annotation.item_id, Annotation.label, Item.is_holdout)
         .join(Item, Item.id == Annotation.item_id)
@@ -140,6 +139,7 @@ def _facts(session: Session, project: Project, drawn: Map) -> tuple[NDArray[np.i
     ).all()
     _set(states, drawn, [item for item, _, is_holdout in labels if not is_holdout], 2)
     _set(states, drawn, [item for item, _, is_holdout in labels if is_holdout], 3)
+    _set(states, drawn, _failed(session, project), 6)  # whether or not it has a label: no model learns from it
     names = list(dict.fromkeys((*drawn.names, *(str(label) for _, label, _ in labels))))[:_NONE]
     place = {name: at for at, name in enumerate(names)}
     classes = np.where(drawn.classes < 0, _NONE, drawn.classes).astype(np.int64)
