@@ -114,6 +114,7 @@ def _find_or_create(studio: Studio, config: ProjectConfig) -> tuple[Project, Lab
     existing = known.studio_project_id if known and known.studio_project_id else section.project_id
     found = connect.ensure_project(studio, section.title or config.name, wanted, project_id=existing)
     task = LabelTask.parse(found.label_config)
+    configured.check_strategy(known.settings if known else config, found.label_config)
     with transaction() as session:
         project = session.get_one(Project, known.id) if known else Project(name=config.name, config={})
         if not known:

@@ -5,10 +5,12 @@ import difflib
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+import strategies
 from backend import configuration
 from backend.database import Project, ProjectSettings
 from backend.rounds import changes
 from backend.settings import ProjectConfig
+from backend.studio.labels import LabelTask
 
 
 def difference(project: Project, config: ProjectConfig) -> str:
@@ -20,8 +22,10 @@ def difference(project: Project, config: ProjectConfig) -> str:
 def replace(session: Session, project: Project, config: ProjectConfig) -> str:
     """Store `config` as the next version, unless it is what is stored. Returns the difference.
 
-    Another encoder in it is loaded, checked and encoded with beside the one in use first: see `changes`.
+    Another encoder in it is loaded, checked and encoded with beside the one in use first: see `changes`. Raises
+    strategies.WrongTask for a strategy that is not made for the project's question.
     """
+    check_strategy(config, project.label_config)
     session.execute(sa.select(Project.id).where(Project.id == project.id).with_for_update())
     found, before = difference(project, config), project.settings.encoder
     if found:
@@ -30,6 +34,13 @@ def replace(session: Session, project: Project, config: ProjectConfig) -> str:
         session.add(settings_row(project))
     changes.follow_configuration(session, project, before)
     return found
+
+
+def check_strategy(config: ProjectConfig, label_config: str) -> None:
+    """Raises strategies.WrongTask where the strategy is not made for what people are asked."""
+    if label_config:
+        strategy = strategies.create(config.strategy.name, **config.strategy.parameters)
+        strategies.check_task(strategy, LabelTask.parse(label_config).task)
 
 
 def settings_row(project: Project) -> ProjectSettings:

@@ -11,13 +11,15 @@ from backend.learning.card import card, render
 from backend.learning.data import differ, open_snapshot
 from backend.processes import wait_until
 from backend.questions import names_in, set_label
+from backend.rounds import configured
 from backend.rounds.checks import find_suspects
 from backend.rounds.encoding import open_embeddings
 from backend.rounds.rebuild import verify
+from backend.settings import StrategySection
 from backend.studio.client import Studio
 from backend.studio.labels import image_config
 from backend.web.app import create_app
-from strategies import Task
+from strategies import Task, WrongTask
 from tests.rounds.conftest import Asked, Loop
 
 pytestmark = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
@@ -85,8 +87,11 @@ def test_sets_of_labels_go_round(loop: Loop, studio: Studio) -> None:
     beside = browser.get(f"/projects/{project.name}/models/compare?one=v2&other=v1").text
     assert "On 12 labels of the holdout" in beside
 
+    wrong = {"strategy": StrategySection(name="badge")}
     with transaction() as session:
         project = session.get_one(Project, loop.project_id)
+        with pytest.raises(WrongTask, match="not made for multi-label"):
+            configured.replace(session, project, project.settings.model_copy(update=wrong))
         project.config = {**project.config, "strategy": {"name": "badge"}}
     number = loop.ask()
     assert wait_until(lambda: loop.state(number) == "failed", 60)
