@@ -6,11 +6,12 @@ import sys
 
 import pytest
 
-from backend.database import ModelVersion, reading, transaction
+from backend.database import ModelVersion, Project, reading, transaction
 from backend.errors import LoanUnreadable, NotRebuildable
 from backend.learning import registry, training
 from backend.learning.card import card, render
 from backend.learning.heads import Head
+from backend.questions import set_label
 from backend.rounds import comparison, learn
 from backend.rounds.rebuild import verify
 from tests.monitoring.conftest import CLASSES, Played
@@ -42,6 +43,25 @@ def test_a_logistic_head_is_made_again_from_its_labels_alone(played: Played, mon
     assert "loan" not in version.lineage
     assert not registry.loans().exists()
     assert verify(version).answer == "equal"
+
+
+def test_a_question_that_came_to_have_several_answers_is_learned_beside_the_model_of_one(played: Played) -> None:
+    played.label(range(60))
+    played.learn()
+    played.configure(CLASSES, label_source="api")
+    with transaction() as session:
+        project = session.get_one(Project, played.project_id)
+        project.label_config = project.label_config.replace('choice="single"', 'choice="multiple"', 1)
+    played.label(range(60, 90), names=[set_label(["cat", "dog"]), "[]", set_label(["dog"])] * 10)
+
+    report = played.learn()
+
+    version = played.version("v2")
+    assert report["is_promoted"]
+    assert version.lineage["class_counts"] == {"cat": 30 + 10, "dog": 30 + 20}
+    assert verify(version).answer == verify(played.version("v1")).answer == "equal"
+    with reading() as session:
+        assert comparison.compare(session, version, played.version("v1")) is None
 
 
 @pytest.mark.parametrize("kind", ["mlp", "best"])

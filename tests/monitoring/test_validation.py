@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from backend.monitoring.duplicates import near_duplicates
 from backend.monitoring.labels import Label
 from backend.monitoring.validation import Before, examine
-from backend.questions import OneOf
+from backend.questions import NUMBER, AnyOf, HowMuch, OneOf, number_label, set_label
 
 CLASSES = ("cat", "dog")
 START = dt.datetime(2026, 5, 1, tzinfo=dt.UTC)
@@ -39,6 +39,32 @@ def test_sound_labels_give_no_finding() -> None:
 
     assert found(rows, before=Before(CLASSES, {"cat": 5, "dog": 5})) == {}
     assert found([]) == {}
+
+
+def test_of_sets_each_name_is_counted_and_tested_by_itself() -> None:
+    question = AnyOf((*CLASSES, "bird"))
+    names: list[list[str]] = [["cat"], ["cat", "dog"], ["dog"], []] * 30 + [["cat", "dog"], ["dog"]] * 50
+    drawn = [a_label(at, set_label(name), is_random=True, is_holdout=True) for at, name in enumerate(names)]
+    steady = [a_label(at, set_label(names[at % 4]), is_random=True, is_holdout=True) for at in range(200)]
+    train = [a_label(500 + at, set_label(["dog", "bird"] if at else ["fox", "dog"])) for at in range(5)]
+
+    shifted = examine([*drawn, *train], question, Before(question.choices, {"cat": 9, "dog": 9}), None)
+
+    by_code = {finding.code: finding for finding in shifted}
+    assert by_code.keys() == {"class_shares_shifted", "labels_orphaned", "label_new", "label_vanished"}
+    assert "dog 50% → 100%" in by_code["class_shares_shifted"].what
+    assert "'fox'" in by_code["labels_orphaned"].what
+    assert "'bird'" in by_code["label_new"].what
+    assert "'cat'" in by_code["label_vanished"].what
+    assert examine(steady, question, None, None) == []
+
+
+def test_numbers_are_not_compared_as_names_are() -> None:
+    rows = [a_label(at, number_label(at / 7), item=at // 2, annotator=str(at % 2)) for at in range(80)]
+    lost = [a_label(100, "cat")]
+
+    assert examine(rows, HowMuch(NUMBER), Before(NUMBER, {}), None) == []
+    assert [one.code for one in examine(rows + lost, HowMuch(NUMBER), None, None)] == ["labels_orphaned"]
 
 
 def test_every_finding_that_warns_or_stops_says_the_mend() -> None:
