@@ -53,6 +53,11 @@ class UmapFailed(NextbatchError):
     It is tried again once a tenth more items are on the map; the principal axes are there all the same."""
 
 
+class MirrorFailed(NextbatchError):
+    """The models could not be copied to MLflow: {problem}. Look at MLFLOW_TRACKING_URI and whether the server answers;
+    the next round tries again, and so does: nextbatch models mirror PROJECT"""
+
+
 class MapUnreadable(NextbatchError):
     """The map in {path} cannot be used: {problem}. Delete the file: the next round draws it again."""
 

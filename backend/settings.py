@@ -52,6 +52,11 @@ class Settings(BaseSettings):
     worker_threads: int = Field(default=2, ge=1, description="Threads of numerical libraries in the worker.")
     label_studio_url: str | None = Field(default=None, validation_alias="LABEL_STUDIO_URL")
     label_studio_api_key: SecretStr | None = Field(default=None, validation_alias="LABEL_STUDIO_API_KEY")
+    mlflow_tracking_uri: str | None = Field(
+        default=None,
+        validation_alias="MLFLOW_TRACKING_URI",
+        description="An MLflow server to which model versions are copied.",
+    )
     triton_url: str | None = Field(
         default=None,
         validation_alias="TRITON_URL",

@@ -274,3 +274,22 @@ def verify(project: Project, version: Version = "champion", as_json: AsJson = Fa
         if verdict.changed:
             print(f"  not as in the record: {', '.join(verdict.changed)}")
     raise typer.Exit(1 if verdict.answer == "different" else 0)
+
+
+@app.command()
+def mirror(project: Project, as_json: AsJson = False) -> None:
+    """Bring MLflow (MLFLOW_TRACKING_URI) up to the project's versions, as each round does at its end."""
+    from backend.database import project_named, reading
+    from backend.errors import MissingSetting
+    from backend.rounds.mirror import copy
+    from backend.settings import settings
+
+    if not settings().mlflow_tracking_uri:
+        raise MissingSetting(name="MLFLOW_TRACKING_URI", mend="Set it to your MLflow server's address.")
+    with reading() as session:
+        project_id = project_named(session, project).id
+    done = copy(project_id)
+    if as_json:
+        _print_json(asdict(done))
+    else:
+        print(f"copied {done.copied}, told the state of {done.changed} others")

@@ -22,6 +22,7 @@ from backend.rounds import (
     graph,
     jobs,
     learn,
+    mirror,
     restock,
     saving,
     source,
@@ -152,7 +153,15 @@ def restock_pool(project_id: int, number: int) -> dict[str, Any]:
     return {**stocked, **look_closely(project_id, number)}
 
 
-LOOKS = (drift.watch, analyse.analyse, challenge.decide, saving.tell, changeover.judge, changeover.put_away)
+LOOKS = (
+    drift.watch,
+    analyse.analyse,
+    challenge.decide,
+    saving.tell,
+    changeover.judge,
+    changeover.put_away,
+    mirror.reflect,
+)
 
 
 def look_closely(project_id: int, number: int) -> dict[str, Any]:
