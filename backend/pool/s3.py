@@ -5,9 +5,8 @@ import re
 from collections import deque
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import obstore
 from obstore.exceptions import (
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from obstore import GetOptions
     from obstore.store import S3Config
 
-_CONTROL = re.compile("[\x00-\x1f\x7f]")
+_UNREADABLE = re.compile("/\\.{0,2}(?:/|$)|[\x00-\x1f\x7f]")
 _REFUSAL = re.compile(r"status code: (\d{3})(?:.*?<Code>(\w{1,40})</Code>)?", re.DOTALL)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PAGES_AHEAD = 8  # of 1,000 keys
@@ -37,8 +36,7 @@ _PAGES_AHEAD = 8  # of 1,000 keys
 Page = TypeVar("Page")
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(NamedTuple):
     """An object as a listing names it. The `validator` stays the same as long as its bytes do."""
 
     uri: str
@@ -48,8 +46,7 @@ class Listed:
     @property
     def is_readable(self) -> bool:
         """Whether `Buckets.get` can ask for such a key: it has no empty, . or .. part, and no control character."""
-        parts = self.uri.removeprefix("s3://").split("/")
-        return {"", ".", ".."}.isdisjoint(parts) and _CONTROL.search(self.uri) is None
+        return _UNREADABLE.search(self.uri, len("s3://")) is None
 
 
 class Buckets:

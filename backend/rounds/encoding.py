@@ -268,9 +268,10 @@ def _new_items(project_id: int) -> Iterator[ScanItem]:
 def forget_missing(project_id: int, embeddings: Embeddings) -> None:
     """Items that another encoder encoded are new to this one."""
     with reading() as session:
-        known = catalog.encoded_items(session, project_id)
-    rows = embeddings.store.locate([content_hash for _, _, content_hash in known])
-    missing = [known[place][0] for place in np.flatnonzero(rows < 0)]
+        known = catalog.encoded_hashes(session, project_id)
+    rows = embeddings.store.locate(list(known.values()))
+    ids = list(known)
+    missing = [ids[place] for place in np.flatnonzero(rows < 0)]
     if missing:
         with transaction() as session:
             catalog.forget_embeddings(session, missing)

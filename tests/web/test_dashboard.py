@@ -157,9 +157,10 @@ def test_an_empty_project_says_what_to_do(web: Web) -> None:
     texts = [Document(web.client.get(f"/projects/{project.name}{page}").text).text for page in PAGES]
 
     assert "There is nothing to label yet" in texts[0]
-    assert "There is no batch yet" in texts[1]
-    assert "There is no version yet" in texts[2]
-    assert "Label Studio has told us nothing yet" in texts[3]
+    assert "None was run on this project's labels" in texts[1]
+    assert "There is no batch yet" in texts[2]
+    assert "There is no version yet" in texts[3]
+    assert "Label Studio has told us nothing yet" in texts[4]
 
 
 def test_a_thumbnail_is_the_image_that_the_model_sees_written_anew(web: Web, played: Played, root: Path) -> None:

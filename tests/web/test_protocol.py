@@ -58,7 +58,7 @@ def test_setup_of_a_project_that_is_yet_unknown_succeeds(web: Web) -> None:
     [
         ("<View><Image name='i' value='$i'/><RectangleLabels name='box' toName='i'/></View>", "<RectangleLabels"),
         ("<View>", "no XML"),
-        (IMAGE_CONFIG.replace('choice="single"', 'choice="multiple"'), 'Set choice="single"'),
+        (IMAGE_CONFIG.replace('choice="single"', 'choice="several"'), 'Set choice="single"'),
         (IMAGE_CONFIG.replace('"$image"', '"ü\r\nSet-Cookie: a=b"'), "no field of the task's data"),
     ],
 )
