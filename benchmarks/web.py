@@ -26,7 +26,7 @@ import sqlalchemy as sa
 from benchmarks.record import row, show, write
 
 BATCH, HOLDOUT = 50, 500
-PAGES = ("", "/batch", "/map", "/models", "/health", "/settings")
+PAGES = ("", "/learning", "/batch", "/map", "/models", "/health", "/settings")
 CALLS = (
     "rounds",
     "batches",
@@ -37,6 +37,8 @@ CALLS = (
     "items?state=failed",
     "items?from=90000",
     "alerts",
+    "jobs",
+    "backtests",
 )
 RUNS = 5
 _PAINTED = """() => new Promise((done) => new PerformanceObserver((seen) => {
