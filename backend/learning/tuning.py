@@ -103,9 +103,11 @@ def _search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed % 2**32))
     study.enqueue_trial(dict(first))
+    ends = time.perf_counter() + budget_s
     study.optimize(lambda trial: loss(space(trial)), n_trials=1)  # whatever the budget
-    if trials > 1:
-        study.optimize(lambda trial: loss(space(trial)), n_trials=trials - 1, timeout=budget_s)
+    left_s = ends - time.perf_counter()
+    if trials > 1 and left_s > 0:
+        study.optimize(lambda trial: loss(space(trial)), n_trials=trials - 1, timeout=left_s)
     return study.best_params, len(study.trials), float(study.best_value)
 
 
