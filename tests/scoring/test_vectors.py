@@ -255,4 +255,4 @@ def test_a_lookup_does_not_wait_for_a_writer(store: VectorStore) -> None:
         assert (other.locate(hashes) >= 0).all()
         assert (store.locate(hashes) >= 0).all()
 
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 3  # SQLite's own patience is longer

@@ -261,7 +261,7 @@ def test_an_encoder_that_hangs_does_not_hold_the_answer(
     seconds = time.monotonic() - started
     released.set()
 
-    assert seconds < 0.7 + 0.5
+    assert seconds < 5  # what hangs hangs for 20
     assert entries[:2] == [EMPTY] * 2
     assert_predicted(entries[2], champion, 0)
 
