@@ -12,6 +12,7 @@ from pathlib import Path
 
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
+_LOOK_S = 0.5
 
 
 def die_with_parent(death_signal: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
@@ -71,6 +72,23 @@ def stop(process: "subprocess.Popen[bytes]", timeout_s: float = 10.0) -> int:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     return process.wait()
+
+
+def see_through(process: "subprocess.Popen[bytes]", is_over: Callable[[], bool] = lambda: False) -> int:
+    """Wait until it ends, or until `is_over`, looked at twice a second, and stop it. Returns the exit status."""
+    try:
+        while process.poll() is None and not is_over():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_LOOK_S)
+    finally:
+        status = stop(process)
+    return status
+
+
+def last_words(log: Path, status: int) -> str:
+    """The last line that a child wrote, or its exit status where it wrote none."""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"it ended with status {status}"
 
 
 def free_port() -> int:

@@ -26,7 +26,7 @@ from backend.artefacts import whole
 from backend.errors import FineTuneFailed, FineTuneRunning
 from backend.learning.architectures import ARCHITECTURES, ImageArchitecture
 from backend.learning.finetune_plan import CHECKPOINT, WEIGHTS, Outcome, Plan
-from backend.processes import spawn, stop
+from backend.processes import last_words, spawn, stop
 
 Tell = Callable[[int, int, str], None]
 
@@ -135,8 +135,7 @@ class Run:
             return self._outcome()
         if cancel is not None and cancel.is_set():
             return None
-        lines = log.read_text(errors="replace").strip().splitlines()
-        raise FineTuneFailed(problem=lines[-1] if lines else f"it ended with status {status}", log=log)
+        raise FineTuneFailed(problem=last_words(log, status), log=log)
 
     def clear(self) -> None:
         """Give back the space of what a finished run needs no more."""

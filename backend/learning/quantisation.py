@@ -9,7 +9,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,14 +23,13 @@ from backend.errors import EncoderUnreadable, QuantisationFailed
 from backend.learning.encoders import EncoderSpec, adopt, pointer
 from backend.learning.finetune_plan import RECORD as FINE_TUNING
 from backend.learning.finetune_plan import TRAINED
-from backend.processes import spawn, stop
+from backend.processes import last_words, see_through, spawn
 
 REPORT = "int8.json"
 RECIPE: Mapping[str, Any] = {"preset": "mixed", "fast_bias_correction": True}
 """nncf's options. Mixed: activations that are not symmetric, as behind every ReLU6, keep all 256 steps."""
 _MODEL, _PLAN, _IMAGES, _LOG = "model.onnx", "plan.json", "images.npz", "quantise.log"
 _NICE = 10
-_LOOK_S = 0.5
 
 
 def quantise(
@@ -69,15 +67,9 @@ def _carry_out(folder: Path, threads: int, progress: environments.Progress) -> N
     log.unlink(missing_ok=True)
     command: list[str | Path] = [environment / "bin" / "python", script, folder.absolute()]
     child = spawn(command, log, variables | {"OMP_NUM_THREADS": str(threads)}, nice=_NICE)
-    try:
-        while child.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(_LOOK_S)
-    finally:
-        status = stop(child)
+    status = see_through(child)
     if status or not (folder / _MODEL).exists():
-        lines = log.read_text(errors="replace").strip().splitlines()
-        raise QuantisationFailed(problem=lines[-1] if lines else f"it ended with status {status}", log=log)
+        raise QuantisationFailed(problem=last_words(log, status), log=log)
 
 
 def keep(

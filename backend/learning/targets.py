@@ -134,24 +134,31 @@ class ClassTarget(Target):
         return evaluate.is_worse(said[0], said[1], truth)
 
 
-class SetTarget(Target):
-    """Any number of labels: the truth is which of the choices each item has, (l, K) bool."""
+class LinearTarget(Target):
+    """What one linear head learns from labels alone, its penalty found in every fit."""
 
     is_helped = False
 
     def check(self, section: HeadSection) -> None:
-        _check_linear(section, self.question.task)
+        if section.kind != "linear" or section.tune_s:
+            asked = f"head.kind: {section.kind}" if section.kind != "linear" else "head.tune_s"
+            mend = "Take head.kind: linear without head.tune_s; its penalty is cross-validated in every round."
+            raise HeadNotForTask(asked=asked, task=self.question.task, mend=mend)
+
+    def tuned(
+        self, _x: NDArray[Any], _truth: NDArray[Any], _section: HeadSection, _seed: int, _familiar: NDArray[np.bool_]
+    ) -> None:
+        return None
+
+
+class SetTarget(LinearTarget):
+    """Any number of labels: the truth is which of the choices each item has, (l, K) bool."""
 
     def encode(self, labels: Sequence[str]) -> NDArray[np.bool_]:
         return set_evaluate.membership([self.question.names(label) for label in labels], self.question.choices)
 
     def is_enough(self, labels: Sequence[str]) -> bool:
         return len({frozenset(self.question.names(label)) for label in labels}) >= 2
-
-    def tuned(
-        self, _x: NDArray[Any], _truth: NDArray[Any], _section: HeadSection, _seed: int, _familiar: NDArray[np.bool_]
-    ) -> None:
-        return None
 
     def fit(
         self,
@@ -176,13 +183,8 @@ class SetTarget(Target):
         return set_evaluate.is_worse(told(heads[0], said[0]), told(heads[1], said[1]), truth)
 
 
-class NumberTarget(Target):
+class NumberTarget(LinearTarget):
     """A number: the truth is (l,) float64, what is said numbers and their deviations (l, 2)."""
-
-    is_helped = False
-
-    def check(self, section: HeadSection) -> None:
-        _check_linear(section, self.question.task)
 
     def record(self) -> dict[str, Any]:
         return {**super().record(), "limits": limits_of(self._scale).tolist()}
@@ -192,11 +194,6 @@ class NumberTarget(Target):
 
     def is_enough(self, labels: Sequence[str]) -> bool:
         return len(labels) >= _FEWEST_NUMBERS and len(set(map(float, labels))) >= 2
-
-    def tuned(
-        self, _x: NDArray[Any], _truth: NDArray[Any], _section: HeadSection, _seed: int, _familiar: NDArray[np.bool_]
-    ) -> None:
-        return None
 
     def fit(
         self,
@@ -223,13 +220,6 @@ class NumberTarget(Target):
     @property
     def _scale(self) -> Scale:
         return self.question.scale if isinstance(self.question, HowMuch) else Scale()
-
-
-def _check_linear(section: HeadSection, task: Task) -> None:
-    if section.kind != "linear" or section.tune_s:
-        asked = f"head.kind: {section.kind}" if section.kind != "linear" else "head.tune_s"
-        mend = "Take head.kind: linear without head.tune_s; its penalty is cross-validated in every round."
-        raise HeadNotForTask(asked=asked, task=task, mend=mend)
 
 
 def told(head: Head, said: NDArray[Any]) -> NDArray[np.bool_]:

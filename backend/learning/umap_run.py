@@ -7,11 +7,9 @@ is the child. It needs `nextbatch[umap]`; the parent does not.
 McInnes, Healy & Melville, *UMAP: uniform manifold approximation and projection*, arXiv:1802.03426.
 """
 
-import contextlib
 import importlib.util
 import os
 import resource
-import subprocess
 import sys
 import threading
 import warnings
@@ -25,14 +23,13 @@ from safetensors.numpy import load_file, save
 from backend.artefacts import whole
 from backend.errors import UmapFailed
 from backend.learning.layout import beside
-from backend.processes import spawn, stop
+from backend.processes import last_words, see_through, spawn
 
 CHILD = "backend.learning.umap_run"
 MOST_FITTED = 100_000
 MEMORY_BYTES = 3 * 2**30
 _ROWS, _PLACES, _LOG = "rows.safetensors", "places.safetensors", "umap.log"
 _NEIGHBOURS = 15
-_LOOK_S = 0.5
 _NICE = 19
 
 
@@ -55,20 +52,13 @@ def unfold(rows: NDArray[np.float32], folder: Path, stopping: threading.Event) -
         file.write(save({"rows": np.ascontiguousarray(rows, np.float32)}))
     threads = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     child = spawn([sys.executable, "-m", CHILD, folder], log, os.environ | threads, nice=_NICE)
-    try:
-        while child.poll() is None and not stopping.is_set():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(_LOOK_S)
-    finally:
-        status = stop(child)
+    status = see_through(child, stopping.is_set)
     try:
         places = load_file(made)["places"]
     except (OSError, SafetensorError, KeyError):
         if stopping.is_set():
             return None
-        lines = log.read_text(errors="replace").strip().splitlines()
-        problem = lines[-1][:300] if lines else f"it ended with status {status}"
-        raise UmapFailed(problem=problem, log=log) from None
+        raise UmapFailed(problem=last_words(log, status)[:300], log=log) from None
     if places.shape != (len(rows), 2) or not np.isfinite(places).all():
         raise UmapFailed(problem=f"it gave {places.shape} places, not all of them finite", log=log)
     return places.astype(np.float32)

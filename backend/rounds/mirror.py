@@ -8,7 +8,7 @@ from backend.database import ModelVersion, Project, reading
 from backend.errors import MirrorFailed
 from backend.learning import card, registry
 from backend.learning.mirror import Copied, Mirrored, mirror
-from backend.processes import spawn, stop
+from backend.processes import last_words, spawn, stop
 from backend.settings import settings
 
 _LONGEST_S = 120.0
@@ -42,8 +42,7 @@ def reflect(project_id: int, _number: int) -> dict[str, Any]:
     finally:
         status = stop(child)
     if status != 0:
-        lines = log.read_text(errors="replace").strip().splitlines()
-        raise MirrorFailed(problem=lines[-1][:300] if lines else f"the copy ended with status {status}")
+        raise MirrorFailed(problem=last_words(log, status)[:300])
     return {"mirrored": True}
 
 
