@@ -45,7 +45,7 @@ class Opener:
         self._store = store
         self._claims = claims
         self._threads = threads
-        self._places = places
+        self._free = places
         self._stages = stages
         self._waiting: list[tuple[bytes, asyncio.Future[Opened]]] = []
         self._visits: set[asyncio.Task[None]] = set()
@@ -54,7 +54,8 @@ class Opener:
         """What these bytes are. Raises what the store raises."""
         opened: asyncio.Future[Opened] = asyncio.get_running_loop().create_future()
         self._waiting.append((data, opened))
-        if len(self._visits) < self._places:
+        if self._free:
+            self._free -= 1
             visit = asyncio.create_task(self._visit())
             self._visits.add(visit)
             visit.add_done_callback(self._visits.discard)
@@ -75,6 +76,8 @@ class Opener:
                 for (_, opened), one in zip(together, found, strict=True):
                     if not opened.done():  # the scan was cancelled meanwhile
                         opened.set_result(one)
+        # In this very step: what is opened before the task is seen to be done would wait for nobody.
+        self._free += 1
 
     def _open(self, blobs: Sequence[bytes]) -> list[Opened]:
         with self._stages.at_work("decode", len(blobs)):
