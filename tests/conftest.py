@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 
@@ -24,6 +25,13 @@ LONGEST = (
 )  # fmt: skip
 """Begun first, so that no process of the suite is left alone with one of them at the end; and what takes much memory
 before there is a Label Studio and a Triton beside it."""
+
+# The same examples in every run: one by chance would fail a run that is about something else. Who looks for new ones
+# gives --hypothesis-profile=default. How long an example takes says only how busy the machine is.
+hypothesis.settings.register_profile(
+    "steady", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("steady")
 
 pytest_plugins = [f"tests.services.{name}" for name in ("browser", "label_studio", "seaweed", "triton")]
 
