@@ -137,21 +137,16 @@ def compare(project: Project, new: Version, current: Version = "champion", as_js
     elif found is None:
         print(
             f"{one.name} and {other.name} cannot be compared: the holdout has fewer than 10 labels that both know, or "
-            "labels are numbers."
+            "they answer different kinds of questions."
         )
     else:
         whole = found.comparison
         print(
-            f"{one.name} against {other.name} on {whole.labels} labels of the holdout: accuracy "
-            f"{whole.difference:+.3f} (95 %: {whole.interval.low:+.3f} to {whole.interval.high:+.3f}); "
+            f"{one.name} against {other.name} on {whole.labels} labels of the holdout: {whole.gap}; "
             f"{whole.won} items won, {whole.lost} lost, p(worse by chance) {whole.p_worse:.3f}: "
             f"{one.name} is {'worse' if whole.is_worse else 'not shown to be worse'}."
         )
-        for name, gap in (
-            ("macro F1", found.macro_f1),
-            ("log loss", found.log_loss),
-            ("calibration error", found.calibration_error),
-        ):
+        for name, gap in found.others:
             print(f"  {name:<18} {gap.value:+.3f} (95 %: {gap.interval.low:+.3f} to {gap.interval.high:+.3f})")
         for kind in found.classes:
             gap = kind.recall

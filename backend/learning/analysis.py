@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from backend.learning.evaluate import Interval, evaluate, wilson
+from backend.learning.evaluate import Interval, Measured, evaluate, percentiles, wilson
 from backend.learning.sensitivity import Change
 from backend.learning.slices import Members, Slice, find_slices
 
@@ -16,14 +16,6 @@ RESAMPLES = 1_000
 BINS = 15
 MOST_CELLS = 20
 _AT_ONCE = 100  # resamples whose weights are in memory together
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A value with its 95 % interval."""
-
-    value: float
-    interval: Interval
 
 
 @dataclass(frozen=True)
@@ -157,12 +149,6 @@ def resample(probabilities: NDArray[Any], labels: NDArray[Any], generator: np.ra
         losses.append(weights @ loss / n)
         errors.append(np.abs(weights @ gaps).sum(axis=1) / n)
     return Resampled(np.concatenate(f1), np.concatenate(losses), np.concatenate(errors))
-
-
-def percentiles(values: NDArray[np.float64]) -> Interval:
-    """The middle 95 % of resampled values."""
-    low, high = np.quantile(values, (0.025, 0.975))
-    return Interval(float(low), float(high))
 
 
 def share(hits: int, total: int) -> Measured:

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 from backend.database import Batch, ModelAnalysis, ModelVersion, Pick, Project, Round
 from backend.errors import EncoderUnreadable
 from backend.learning import registry, usage
-from backend.learning.analysis import Analysis, Measured
+from backend.learning.analysis import Analysis
+from backend.learning.evaluate import Measured
 from backend.learning.finetune_plan import recorded
 from backend.learning.provenance import sha256_of
 from backend.learning.quantisation import report_of

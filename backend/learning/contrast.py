@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, false_discovery_control
 
-from backend.learning.analysis import Measured, percentiles, resample
-from backend.learning.evaluate import Comparison, compare, compare_right, evaluate
+from backend.learning.analysis import resample
+from backend.learning.evaluate import Comparison, Measured, compare, compare_right, evaluate, percentiles
+from backend.learning.number_evaluate import compare_numbers, draws, evaluate_numbers, is_within
 from backend.learning.set_evaluate import evaluate_sets, resample_sets
 from backend.learning.slices import FALSE_DISCOVERIES
 
@@ -36,6 +37,36 @@ class Contrast:
     log_loss: Measured
     calibration_error: Measured
     classes: tuple[ClassContrast, ...]
+
+    @property
+    def others(self) -> tuple[tuple[str, Measured], ...]:
+        """What is measured beside the accuracy, by title."""
+        return (
+            ("macro F1", self.macro_f1),
+            ("log loss", self.log_loss),
+            ("calibration error", self.calibration_error),
+        )
+
+
+@dataclass(frozen=True)
+class NumberContrast:
+    """New minus current of two models of numbers: mean absolute error in `comparison`, root mean square error, and the
+    share of labels ``inside`` 1.96 deviations. Of errors less is better; the share should be 0.95.
+    """
+
+    comparison: Comparison
+    rmse: Measured
+    inside: Measured
+    classes: tuple[ClassContrast, ...] = ()
+
+    @property
+    def mae(self) -> Measured:
+        return Measured(self.comparison.difference, self.comparison.interval)
+
+    @property
+    def others(self) -> tuple[tuple[str, Measured], ...]:
+        """What is measured beside the mean absolute error, by title."""
+        return ("root mean square", self.rmse), ("within 95 %", self.inside)
 
 
 def contrast(
@@ -91,6 +122,21 @@ def contrast_sets(
         log_loss=difference("log_loss"),
         calibration_error=difference("calibration_error"),
         classes=_recalls(list(members), each, classes),
+    )
+
+
+def contrast_numbers(new: NDArray[Any], current: NDArray[Any], truth: NDArray[np.float64]) -> NumberContrast:
+    """Compare numbers and deviations (n, 2) of two models on labels (n,): the mean absolute error by Student's t, the
+    others by a paired bootstrap. O(resamples · n). Raises HoldoutMismatch.
+    """
+    one, other = (evaluate_numbers(said, truth) for said in (new, current))
+    drawn = draws(len(truth))
+    squares = [np.square(said[:, 0].astype(np.float64) - truth) for said in (new, current)]
+    within = [is_within(said, truth) for said in (new, current)]
+    return NumberContrast(
+        comparison=compare_numbers(new[:, 0], current[:, 0], truth),
+        rmse=Measured(one.rmse - other.rmse, percentiles(np.sqrt(drawn @ squares[0]) - np.sqrt(drawn @ squares[1]))),
+        inside=Measured(one.inside - other.inside, percentiles(drawn @ within[0] - drawn @ within[1])),
     )
 
 

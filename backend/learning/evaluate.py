@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, norm
+from scipy.stats import binom, norm, t
 
 from backend.errors import HoldoutMismatch
 
@@ -21,6 +21,14 @@ class Interval:
 
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A value with its 95 % interval."""
+
+    value: float
+    interval: Interval
 
 
 @dataclass(frozen=True)
@@ -67,8 +75,10 @@ class Evaluation:
 class Comparison:
     """A new model against the current one on the same labels.
 
-    ``difference`` is new minus current accuracy with its paired 95 % interval; ``p_worse`` the exact one-sided
-    McNemar probability of so many losses if the two were alike. ``is_worse`` when that is below 2.5 %.
+    ``difference`` is new minus current `measure` with its paired 95 % interval: of accuracy, where more is better, or
+    of the mean absolute error, where less is. ``won`` and ``lost`` count the labels that the new one answers rightly
+    and the other does not, or comes closer to, and the reverse. ``p_better`` and ``p_worse`` are the one-sided
+    probabilities of as much if the two were alike; ``is_worse`` when the latter is below 2.5 %.
     """
 
     labels: int
@@ -76,8 +86,18 @@ class Comparison:
     interval: Interval
     won: int
     lost: int
+    p_better: float
     p_worse: float
     is_worse: bool
+    measure: Literal["accuracy", "mean absolute error"] = "accuracy"
+
+    @property
+    def gap(self) -> str:
+        """The difference in words."""
+        form = "+.3f" if self.measure == "accuracy" else "+.4g"
+        return (
+            f"{self.measure} {self.difference:{form}} (95 %: {self.interval.low:{form}} to {self.interval.high:{form}})"
+        )
 
 
 def wilson(correct: int, total: int) -> Interval:
@@ -91,6 +111,20 @@ def wilson(correct: int, total: int) -> Interval:
     centre = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = _Z / (1 + z2 / total) * np.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
     return Interval(max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+
+
+def percentiles(values: NDArray[np.float64]) -> Interval:
+    """The middle 95 % of resampled values."""
+    low, high = np.quantile(values, (0.025, 0.975))
+    return Interval(float(low), float(high))
+
+
+def mean_error(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The standard error of a mean of values (n,), and half the width of Student's 95 % interval; of one, infinite."""
+    if len(values) == 1:
+        return np.inf, np.inf
+    error = float(values.std(ddof=1)) / np.sqrt(len(values))
+    return error, error * float(t.ppf(0.975, len(values) - 1))
 
 
 def evaluate(
@@ -160,19 +194,25 @@ def compare(new: NDArray[Any], current: NDArray[Any], labels: NDArray[np.integer
 
 
 def compare_right(right_new: NDArray[np.bool_], right_current: NDArray[np.bool_]) -> Comparison:
-    """The same, given which of n items, at least one, each model answers rightly, (n,)."""
+    """The same, given which of n items, at least one, each model answers rightly, (n,). The tests are exact."""
     both, neither = int((right_new & right_current).sum()), int((~right_new & ~right_current).sum())
     won, lost = int((right_new & ~right_current).sum()), int((~right_new & right_current).sum())
-    p_worse = float(binom.sf(lost - 1, won + lost, 0.5)) if won + lost else 1.0
+    p_worse = p_of_so_many(lost, won)
     return Comparison(
         labels=len(right_new),
         difference=(won - lost) / len(right_new),
         interval=_newcombe(both, won, lost, neither),
         won=won,
         lost=lost,
+        p_better=p_of_so_many(won, lost),
         p_worse=p_worse,
         is_worse=p_worse < 0.025,
     )
+
+
+def p_of_so_many(won: int, lost: int) -> float:
+    """The exact one-sided McNemar probability of so many wins or more if the two models were alike."""
+    return float(binom.sf(won - 1, won + lost, 0.5)) if won + lost else 1.0
 
 
 def is_worse(new: NDArray[Any], current: NDArray[Any], labels: NDArray[np.integer[Any]]) -> bool:

@@ -1,18 +1,20 @@
 """How good a model of numbers is, how sure we may be of it, and whether a new one is worse than the old one."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, ttest_rel
+from scipy.stats import norm, t
 
 from backend.errors import HoldoutMismatch
-from backend.learning.evaluate import Interval, wilson
+from backend.learning.evaluate import Comparison, Interval, mean_error, percentiles, wilson
 
 _RESAMPLES = 1_000
 _WORSE = 0.025
+_ALIKE = 1e-9  # in the labels' unit; what rounding of float32 sums may differ by
 _Z = float(norm.ppf(0.975))
 
 
@@ -45,41 +47,66 @@ def evaluate_numbers(
 ) -> NumberEvaluation:
     """Measure numbers and their deviations ``said`` (n, 2) against ``truth`` (n,). Raises HoldoutMismatch."""
     _check(said, truth)
-    n, error = len(truth), said[:, 0].astype(np.float64) - truth
-    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES).astype(np.float64) / n
+    n, error, drawn = len(truth), said[:, 0].astype(np.float64) - truth, draws(len(truth))
     absolute, square = drawn @ np.abs(error), drawn @ np.square(error)
     spread = drawn @ np.square(truth) - np.square(drawn @ truth)
     variance = float(truth.var())
     varied = spread > 1e-12 * max(variance, 1e-300)
-    within = int((np.abs(error) <= _Z * said[:, 1]).sum())
+    within = int(is_within(said, truth).sum())
     return NumberEvaluation(
         source=source,
         labels=n,
         mae=float(np.abs(error).mean()),
-        mae_interval=_percentiles(absolute),
+        mae_interval=percentiles(absolute),
         rmse=float(np.sqrt(np.square(error).mean())),
-        rmse_interval=_percentiles(np.sqrt(square)),
+        rmse_interval=percentiles(np.sqrt(square)),
         r2=1 - float(np.square(error).mean()) / variance if variance else None,
-        r2_interval=_percentiles(1 - square[varied] / spread[varied]) if variance else None,
+        r2_interval=percentiles(1 - square[varied] / spread[varied]) if variance else None,
         inside=within / n,
         inside_interval=wilson(within, n),
     )
 
 
-def is_worse(new: NDArray[Any], current: NDArray[Any], truth: NDArray[Any]) -> bool:
-    """Whether a new model's numbers (n,) are farther off than those of the current one by more than chance.
+def draws(n: int) -> NDArray[np.float64]:
+    """The share that each of n items has in 1,000 bootstrap resamples, (1000, n); always the same."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n
 
-    By the paired t test of absolute errors, one-sided at 2.5 %.
+
+def is_within(said: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which labels (n,) are within 1.96 predictive deviations of what is said of them, (n, 2)."""
+    return np.asarray(np.abs(said[:, 0].astype(np.float64) - truth) <= _Z * said[:, 1])
+
+
+def compare_numbers(new: NDArray[Any], current: NDArray[Any], truth: NDArray[Any]) -> Comparison:
+    """Pair two models' numbers (n,) on the same labels (n,): absolute errors, by Student's t.
+
+    Student, *The probable error of a mean*, Biometrika 1908 (the paired test). Raises HoldoutMismatch.
     """
+    if not len(truth):
+        raise HoldoutMismatch(problem="it has no labels")
     one, other = (np.abs(said.astype(np.float64) - truth) for said in (new, current))
-    if np.allclose(one, other, rtol=0, atol=1e-9):
-        return False
-    return bool(ttest_rel(one, other, alternative="greater").pvalue < _WORSE)
+    gaps = one - other
+    gaps[np.abs(gaps) <= _ALIKE] = 0.0
+    difference, (error, half) = float(gaps.mean()), mean_error(gaps)
+    away = difference / error if error else math.copysign(math.inf, difference) if difference else 0.0
+    freedom = max(len(gaps) - 1, 1)
+    p_better, p_worse = (float(p) for p in (t.cdf(away, freedom), t.sf(away, freedom)))
+    return Comparison(
+        labels=len(gaps),
+        difference=difference,
+        interval=Interval(difference - half, difference + half),
+        won=int((gaps < 0).sum()),
+        lost=int((gaps > 0).sum()),
+        p_better=p_better,
+        p_worse=p_worse,
+        is_worse=p_worse < _WORSE,
+        measure="mean absolute error",
+    )
 
 
-def _percentiles(values: NDArray[np.float64]) -> Interval:
-    low, high = np.percentile(values, [2.5, 97.5])
-    return Interval(float(low), float(high))
+def is_worse(new: NDArray[Any], current: NDArray[Any], truth: NDArray[Any]) -> bool:
+    """Whether a new model's numbers (n,) are farther off than chance would explain. See `compare_numbers`."""
+    return compare_numbers(new, current, truth).is_worse
 
 
 def _check(said: NDArray[Any], truth: NDArray[Any]) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import ttest_rel
 
 from backend.errors import HoldoutMismatch
-from backend.learning.evaluate import Interval, calibration_error, wilson
+from backend.learning.evaluate import Interval, calibration_error, percentiles, wilson
 
 _RESAMPLES = 1_000
 _WORSE = 0.025
@@ -84,9 +84,9 @@ def evaluate_sets(
         accuracy=right / len(truth),
         accuracy_interval=wilson(right, len(truth)),
         micro_f1=float(_f1(*counts.sum(axis=(1, 2), dtype=np.float64))),
-        micro_f1_interval=_percentiles(_f1(*resampled.sum(axis=2, dtype=np.float64))),
+        micro_f1_interval=percentiles(_f1(*resampled.sum(axis=2, dtype=np.float64))),
         macro_f1=float(_macro(np.stack([hits, over, missed]).astype(np.float64))),
-        macro_f1_interval=_percentiles(_macro(resampled.astype(np.float64))),
+        macro_f1_interval=percentiles(_macro(resampled.astype(np.float64))),
         log_loss=float(-np.log(np.where(truth, chances, 1 - chances)).mean()),
         calibration_error=calibration_error(both, truth.reshape(-1).astype(np.int64)),
         classes=tuple(
@@ -167,11 +167,6 @@ def _macro(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     total: NDArray[np.float64] = np.where(is_there, _f1(*counts), 0.0).sum(axis=-1)
     number = is_there.sum(axis=-1)
     return np.where(number > 0, total / np.maximum(number, 1), 1.0)
-
-
-def _percentiles(values: NDArray[np.float64]) -> Interval:
-    low, high = np.percentile(values, [2.5, 97.5])
-    return Interval(float(low), float(high))
 
 
 def _check(probabilities: NDArray[Any], told: NDArray[np.bool_], truth: NDArray[np.bool_], classes: int) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 from numpy.typing import NDArray
-from scipy.stats import binom
 from sqlalchemy.orm import Session
 
 from backend.database import Batch, Item, ModelChange, ModelVersion, Pick, Project, reading, transaction
@@ -99,13 +98,8 @@ def decide(project_id: int, number: int) -> dict[str, Any]:
 
 
 def _verdict(found: Comparison, level: float) -> str:
-    """Exact McNemar tests of either side: better, worse, or undecided."""
-    p_better = _p_of_so_many(found.won, found.lost)
-    return "better" if p_better <= level else "worse" if found.p_worse <= level else "undecided"
-
-
-def _p_of_so_many(won: int, lost: int) -> float:
-    return float(binom.sf(won - 1, won + lost, 0.5)) if won + lost else 1.0
+    """Better, worse, or undecided, where each of the first two is false with a chance of `level` at most."""
+    return "better" if found.p_better <= level else "worse" if found.p_worse <= level else "undecided"
 
 
 def _write(
@@ -118,10 +112,7 @@ def _write(
     *,
     is_rule: bool,
 ) -> None:
-    seen = (
-        f"accuracy {found.difference:+.3f} beside {champion.name} on {found.labels} labels of the holdout "
-        f"(95 %: {found.interval.low:+.3f} to {found.interval.high:+.3f})"
-    )
+    seen = f"{found.gap} beside {champion.name} on {found.labels} labels of the holdout"
     actor = f"rule, round {number}"
     with transaction() as session:
         registry.note(session, rival, actor, "look", seen)

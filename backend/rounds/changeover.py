@@ -189,10 +189,7 @@ def judge(project_id: int, number: int) -> dict[str, Any]:
     if found is None:
         return {}
     one = found.comparison
-    seen = (
-        f"accuracy {one.difference:+.3f} beside {before.name} on {one.labels} labels of the holdout "
-        f"(95 %: {one.interval.low:+.3f} to {one.interval.high:+.3f})"
-    )
+    seen = f"{one.gap} beside {before.name} on {one.labels} labels of the holdout"
     with transaction() as session:
         changed = session.get_one(EncoderChange, change.id)
         changed.report = {**changed.report, "judged": seen}

@@ -10,13 +10,15 @@ from sqlalchemy.orm import Session
 
 from backend.database import ModelVersion
 from backend.learning import registry
-from backend.learning.contrast import Contrast, contrast, contrast_sets
+from backend.learning.contrast import Contrast, NumberContrast, contrast, contrast_numbers, contrast_sets
 from backend.learning.set_evaluate import membership
 from backend.pool.catalog import Labelled, labelled
 from backend.questions import Question, question
 from backend.scoring.vectors import VectorStore
 from backend.settings import settings
 from strategies import Task
+
+AnyContrast = Contrast | NumberContrast
 
 FEWEST_TO_COMPARE = 10  # unseen labels below which two heads cannot be told apart
 
@@ -35,15 +37,14 @@ class Answers:
     sure: tuple[list[float], list[float]]
 
 
-def compare(session: Session, new: ModelVersion, current: ModelVersion) -> Contrast | None:
+def compare(session: Session, new: ModelVersion, current: ModelVersion) -> AnyContrast | None:
     """`new` against `current`, as `answers` has them. None below 10 labels. Raises HeadUnreadable."""
     return contrast_of(answers(session, new, current))
 
 
-def contrast_of(found: Answers) -> Contrast | None:
-    """Measure by measure, or None below 10 labels, and where labels are numbers."""
-    measure = _CONTRASTS.get(found.question.task)
-    return None if measure is None or len(found.holdout) < FEWEST_TO_COMPARE else measure(found)
+def contrast_of(found: Answers) -> AnyContrast | None:
+    """Measure by measure, or None below 10 labels."""
+    return None if len(found.holdout) < FEWEST_TO_COMPARE else _CONTRASTS[found.question.task](found)
 
 
 def _of_classes(found: Answers) -> Contrast:
@@ -61,9 +62,14 @@ def _of_sets(found: Answers) -> Contrast:
     return contrast_sets(found.new, found.current, told, truth, found.question.choices)
 
 
-_CONTRASTS: dict[Task, Callable[[Answers], Contrast]] = {
+def _of_numbers(found: Answers) -> NumberContrast:
+    return contrast_numbers(found.new, found.current, np.array([float(row.label) for row in found.holdout]))
+
+
+_CONTRASTS: dict[Task, Callable[[Answers], AnyContrast]] = {
     Task.CLASSIFICATION: _of_classes,
     Task.MULTI_LABEL: _of_sets,
+    Task.REGRESSION: _of_numbers,
 }
 
 

@@ -5,13 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from scipy.stats import ttest_rel
 from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from backend.errors import HeadNotForTask, HeadUnreadable
+from backend.learning.contrast import contrast_numbers
 from backend.learning.heads import Head
-from backend.learning.number_evaluate import evaluate_numbers, is_worse
+from backend.learning.number_evaluate import compare_numbers, evaluate_numbers, is_worse
 from backend.learning.number_heads import NumberHead, limits_of
 from backend.learning.number_training import fit_numbers
 from backend.learning.targets import target_of
@@ -143,6 +148,59 @@ def test_measures_are_those_of_their_definitions() -> None:
     assert not is_worse(said[:, 0], said[:, 0] + 1, truth)
     assert not is_worse(said[:, 0], said[:, 0], truth)
     assert evaluate_numbers(said, np.full(300, 2.0)).r2 is None
+
+
+def test_two_models_of_numbers_are_compared_as_other_libraries_compare_them() -> None:
+    rng = np.random.default_rng(7)
+    truth = rng.normal(size=120) * 3
+    new, current = (np.stack([truth + rng.normal(size=120) * by, np.ones(120)], axis=1) for by in (1.0, 1.6))
+
+    found = contrast_numbers(new, current, truth)
+
+    errors = [np.abs(said[:, 0] - truth) for said in (new, current)]
+    paired = ttest_rel(*errors)
+    interval = paired.confidence_interval()
+    one = found.comparison
+    assert (one.labels, one.measure) == (120, "mean absolute error")
+    assert one.difference == pytest.approx(errors[0].mean() - errors[1].mean())
+    assert (one.interval.low, one.interval.high) == pytest.approx((interval.low, interval.high))
+    assert one.p_better == pytest.approx(ttest_rel(*errors, alternative="less").pvalue)
+    assert one.p_worse == pytest.approx(1 - one.p_better)
+    assert (one.won, one.lost) == ((errors[0] < errors[1]).sum(), (errors[0] > errors[1]).sum())
+    rmse = [root_mean_squared_error(truth, said[:, 0]) for said in (new, current)]
+    assert found.rmse.value == pytest.approx(rmse[0] - rmse[1])
+    assert found.rmse.interval.low < found.rmse.value < found.rmse.interval.high < 0
+    assert found.inside.value == pytest.approx(np.mean(errors[0] <= 1.96) - np.mean(errors[1] <= 1.96), abs=0.01)
+    assert found.inside.interval.low > 0
+    assert "mean absolute error -" in one.gap
+
+
+def test_a_model_of_numbers_that_is_no_better_is_rarely_shown_to_be() -> None:
+    rng, better = np.random.default_rng(0), 0
+    for _ in range(400):
+        new, current = rng.standard_t(3, size=(2, 100))  # heavy tails, so errors are far from normal
+        better += compare_numbers(new, current, np.zeros(100)).p_better <= 0.0125
+
+    assert better <= 12  # 1.25 % of 400 would be 5
+
+
+PAIRS = st.integers(1, 20).flatmap(lambda n: arrays(np.float64, (3, n), elements=st.integers(-50, 50).map(float)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(PAIRS)
+def test_a_comparison_of_numbers_turns_round_with_its_sides(rows: NDArray[np.float64]) -> None:
+    new, current, truth = rows
+
+    one, other = compare_numbers(new, current, truth), compare_numbers(current, new, truth)
+
+    assert one.difference == -other.difference
+    assert (one.interval.low, one.interval.high) == (-other.interval.high, -other.interval.low)
+    assert (one.won, one.lost) == (other.lost, other.won)
+    assert one.p_better == pytest.approx(other.p_worse)
+    assert not (one.is_worse and other.is_worse)
+    assert one.interval.low <= one.difference <= one.interval.high
+    assert compare_numbers(new, new, truth).p_better == 0.5
 
 
 def test_labels_become_numbers_and_what_cannot_learn_them_is_refused() -> None:

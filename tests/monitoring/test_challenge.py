@@ -12,6 +12,7 @@ from backend.errors import BadSearchTerm, VersionInUse
 from backend.hooks import Hooks
 from backend.learning import challenge as challenging
 from backend.learning import registry, usage
+from backend.learning.evaluate import p_of_so_many
 from backend.learning.heads import Head
 from backend.learning.registry import Lineage
 from backend.rounds import challenge, choose, learn
@@ -136,7 +137,7 @@ def test_a_challenger_that_is_no_better_is_rarely_promoted() -> None:
     for _ in range(300):
         won, lost = random.uniform(size=800) < 0.1, random.uniform(size=800) < 0.1
         for look, n in enumerate((100, 200, 400, 800)):
-            p = challenge._p_of_so_many(int(won[:n].sum()), int(lost[:n].sum()))
+            p = p_of_so_many(int(won[:n].sum()), int(lost[:n].sum()))
             if p <= challenge._LEVEL / 2 ** (look + 1):
                 promoted += 1
                 break

@@ -72,3 +72,6 @@ def test_ratings_go_round(loop: Loop, studio: Studio) -> None:
     for page in PAGES:
         assert browser.get(f"/projects/{project.name}{page}").status_code == 200, page
     assert "mean error" in browser.get(f"/projects/{project.name}/models").text
+    beside = browser.get(f"/projects/{project.name}/models/compare?one=v2&other=v1").text
+    assert "on average than v1" in beside
+    assert "Root mean square error" in beside

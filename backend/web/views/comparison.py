@@ -9,8 +9,7 @@ from sqlalchemy.orm import Session
 from backend.database import Item, ModelAnalysis, ModelVersion, Project
 from backend.errors import HeadUnreadable
 from backend.learning.analysis import Analysis
-from backend.learning.contrast import Contrast
-from backend.rounds.comparison import Answers, answers, contrast_of
+from backend.rounds.comparison import Answers, AnyContrast, answers, contrast_of
 from backend.web.views.models import ModelView, view
 from backend.web.views.task import item_name, studio_link, task_of
 
@@ -48,10 +47,15 @@ class SideBySide:
     one: ModelView
     other: ModelView
     analyses: tuple[Analysis | None, Analysis | None]
-    contrast: Contrast | None
+    contrast: AnyContrast | None
     labels: int
     differ: int
     items: list[Differing]
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the versions say numbers."""
+        return "mae" in self.one.measures or "mae" in self.other.measures
 
 
 def side_by_side(session: Session, project: Project, one: ModelVersion, other: ModelVersion) -> SideBySide:
