@@ -30,6 +30,9 @@ PAGES = (
 )
 
 
+PATIENCE_S = 120
+
+
 @pytest.fixture(scope="module")
 def played(sqlite_home: Path) -> Played:
     played = play(sqlite_home / "data", hostile=False)
@@ -50,12 +53,19 @@ def page(browser: "sync_api.Browser", web: Web, request: pytest.FixtureRequest) 
     context = browser.new_context(
         base_url=web.url, viewport={"width": 390, "height": 844}, color_scheme=request.param, reduced_motion="reduce"
     )
+    context.set_default_timeout(PATIENCE_S * 1000)
     opened, errors = context.new_page(), []
     opened.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
     opened.on("pageerror", lambda error: errors.append(str(error)))
     yield opened
     context.close()
     assert errors == []
+
+
+def follow(button: "sync_api.Locator") -> None:
+    """Press it, and wait for the whole page to which it leads: texts are read at once, from whatever is there."""
+    with button.page.expect_navigation():
+        button.click()
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -99,8 +109,7 @@ def test_the_button_asks_and_the_page_follows_the_round(page: "sync_api.Page", p
         session.execute(sa.update(Round).where(Round.state == "running").values(state="done", finished_at=now()))
     page.goto(f"/projects/{played.name}")
 
-    page.get_by_role("button", name="Ask for a round").click()
-    page.wait_for_url(f"**/projects/{played.name}")
+    follow(page.get_by_role("button", name="Ask for a round"))
     asked = page.locator("#now").inner_text()
     with transaction() as session:
         session.execute(
@@ -119,19 +128,19 @@ def test_the_button_asks_and_the_page_follows_the_round(page: "sync_api.Page", p
 def test_a_person_pins_excludes_and_reranks_with_buttons(page: "sync_api.Page", played: Played) -> None:
     page.goto(f"/projects/{played.name}/batch")
 
-    page.get_by_role("button", name="Pin rank 6", exact=True).click()
-    page.get_by_role("button", name="Exclude rank 7", exact=True).click()
+    follow(page.get_by_role("button", name="Pin rank 6", exact=True))
+    follow(page.get_by_role("button", name="Exclude rank 7", exact=True))
     page.locator(f"input[name=rank-{played.picked[11]}]").fill("5")
-    page.get_by_role("button", name="Save the ranks").click()
+    follow(page.get_by_role("button", name="Save the ranks"))
 
     shown = page.locator(".pick .what").all_inner_texts()
     assert sum("first in the next batch" in text for text in shown) == 1
     assert sum("never again" in text for text in shown) == 1
     assert page.locator(".pick input[type=number]").first.get_attribute("name") == f"rank-{played.picked[11]}"
-    page.get_by_role("button", name="Undo for rank 7", exact=True).click()
-    page.get_by_role("button", name="Undo for rank 8", exact=True).click()
+    follow(page.get_by_role("button", name="Undo for rank 7", exact=True))
+    follow(page.get_by_role("button", name="Undo for rank 8", exact=True))
     page.locator(f"input[name=rank-{played.picked[11]}]").fill("12")  # as it was, for the other colour
-    page.get_by_role("button", name="Save the ranks").click()
+    follow(page.get_by_role("button", name="Save the ranks"))
     assert "never again" not in page.locator(".picks").inner_text()
     assert "move item" in page.locator("main").inner_text()
 
@@ -139,11 +148,11 @@ def test_a_person_pins_excludes_and_reranks_with_buttons(page: "sync_api.Page", 
 def test_a_model_is_promoted_after_a_question(page: "sync_api.Page", played: Played) -> None:
     page.goto(f"/projects/{played.name}/models")
 
-    page.get_by_role("link", name="Promote v5").click()
+    follow(page.get_by_role("link", name="Promote v5"))
     asked = page.locator("main").inner_text()
-    page.get_by_role("button", name="Promote").click()
-    page.get_by_role("link", name="Promote v6").click()
-    page.get_by_role("button", name="Promote").click()
+    follow(page.get_by_role("button", name="Promote"))
+    follow(page.get_by_role("link", name="Promote v6"))
+    follow(page.get_by_role("button", name="Promote"))
 
     assert "v6 answers now" in asked
     assert page.locator("tr", has_text="champion").get_by_role("rowheader").inner_text() == "v6"
@@ -167,8 +176,7 @@ def test_a_lasso_around_items_puts_them_into_the_next_batch(page: "sync_api.Page
     for colour in ("klass", "doubt", "round", "strange"):
         page.locator("#colour").select_option(colour)
     page.locator("canvas").press("+")
-    page.get_by_role("button", name="Label what is like them").click()
-    page.wait_for_url(f"**/projects/{played.name}")
+    follow(page.get_by_role("button", name="Label what is like them"))
 
     with transaction() as session:
         asked = session.scalars(sa.select(Round).where(Round.state == "waiting")).one()
