@@ -79,6 +79,16 @@ class Analysis:
     def read(cls, stored: Mapping[str, Any]) -> "Analysis":
         return _FORM.validate_python(stored)
 
+    @property
+    def measures(self) -> tuple[tuple[str, Measured], ...]:
+        """The measures of all items, by title."""
+        return (
+            ("accuracy", self.accuracy),
+            ("macro F1", self.macro_f1),
+            ("log loss", self.log_loss),
+            ("calibration error", self.calibration_error),
+        )
+
 
 _FORM = TypeAdapter(Analysis)
 
@@ -88,7 +98,6 @@ def analyse(
     labels: NDArray[np.integer[Any]],
     classes: tuple[str, ...],
     members: Sequence[Members] = (),
-    changes: tuple[Change, ...] = (),
     seed: int = 0,
 ) -> Analysis:
     """Measure probabilities (n, K) against class indices (n,), all over and on each of `members`.
@@ -117,7 +126,6 @@ def analyse(
         reliability=_reliability(probabilities.max(axis=1), correct),
         confusions=_confusions(labels, predicted, classes),
         slices=find_slices(correct, members),
-        changes=changes,
     )
 
 

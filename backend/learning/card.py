@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from backend.database import Batch, ModelAnalysis, ModelVersion, Pick, Project, Round
 from backend.errors import EncoderUnreadable
-from backend.learning import registry, usage
+from backend.learning import look, registry, usage
 from backend.learning.analysis import Analysis
 from backend.learning.evaluate import Measured
 from backend.learning.finetune_plan import recorded
@@ -216,16 +216,22 @@ def _closer(stored: Mapping[str, Any] | None) -> str:
     """What a closer look found: measures with intervals, confusions, the worst slices, what small changes do."""
     if stored is None:
         return ""
-    found = Analysis.read({name: value for name, value in stored.items() if name != "at"})
+    found = look.read({name: value for name, value in stored.items() if name != "at"})
     lines = [f"a closer look, on {found.labels} labels of the holdout at {stored['at']} (95 % intervals)"]
-    for name, one in (
-        ("accuracy", found.accuracy),
-        ("macro F1", found.macro_f1),
-        ("log loss", found.log_loss),
-        ("calibration error", found.calibration_error),
-    ):
-        lines.append(f"  {name:<18} {_interval(one)}")
-    lines[-1] += f"; chance alone gives up to {found.chance_calibration_error:.3f}"
+    lines += [f"  {title:<18} {_interval(one)}" for title, one in found.measures]
+    classes = _of_classes(found) if isinstance(found, Analysis) else ([], [])
+    slices = [
+        f"  {one.field} = {one.value}: {', '.join(f'{title} {_interval(known)}' for title, known in one.measures)} of "
+        f"{one.items}, {one.difference:+.3f} beside the rest, p {one.adjusted_p:.3f} of all slices"
+        f"{': WORSE' if one.is_worse else ''}"
+        for one in found.slices[:_SHOWN]
+    ]
+    return "\n".join([*lines, *classes[0], *slices, *classes[1]])
+
+
+def _of_classes(found: Analysis) -> tuple[list[str], list[str]]:
+    """What is known only where an item has one class: lines before and after those of the slices."""
+    lines = [f"    chance alone gives a calibration error up to {found.chance_calibration_error:.3f}"]
     width = max(len(one.name) for one in found.classes)
     lines += [
         f"    {kind.name:<{width}}  precision {_interval(kind.precision)}  recall {_interval(kind.recall)}"
@@ -238,18 +244,12 @@ def _closer(stored: Mapping[str, Any] | None) -> str:
         f"  {one.label} taken for {one.predicted}: {one.items}, {_interval(one.share)} of {one.label}"
         for one in found.confusions[:_SHOWN]
     ]
-    lines += [
-        f"  {one.field} = {one.value}: accuracy {_interval(Measured(one.accuracy, one.interval))} of {one.items}, "
-        f"{one.difference:+.3f} beside the rest, p {one.adjusted_p:.3f} of all slices"
-        f"{': WORSE' if one.is_worse else ''}"
-        for one in found.slices[:_SHOWN]
-    ]
-    lines += [
+    changes = [
         f"  {one.name}: {one.kept:.0%} of {one.items} predictions stay, accuracy "
         f"{_interval(Measured(one.difference, one.difference_interval), '+.3f')}{': WORSE' if one.is_worse else ''}"
         for one in found.changes
     ]
-    return "\n".join(lines)
+    return lines, changes
 
 
 def _interval(one: Measured | None, form: str = ".3f") -> str:

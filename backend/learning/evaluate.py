@@ -123,7 +123,7 @@ def mean_error(values: NDArray[np.float64]) -> tuple[float, float]:
     """The standard error of a mean of values (n,), and half the width of Student's 95 % interval; of one, infinite."""
     if len(values) == 1:
         return np.inf, np.inf
-    error = float(values.std(ddof=1)) / np.sqrt(len(values))
+    error = float(values.std(ddof=1) / np.sqrt(len(values)))
     return error, error * float(t.ppf(0.975, len(values) - 1))
 
 

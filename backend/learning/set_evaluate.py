@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import ttest_rel
 
 from backend.errors import HoldoutMismatch
-from backend.learning.evaluate import Interval, calibration_error, percentiles, wilson
+from backend.learning.evaluate import Interval, Measured, calibration_error, percentiles, wilson
 
 _RESAMPLES = 1_000
 _WORSE = 0.025
@@ -101,6 +101,13 @@ def evaluate_sets(
             for at, name in enumerate(classes)
         ),
     )
+
+
+def micro_f1(told: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Measured:
+    """Of labels told and true, both (n, K), with a bootstrap's interval. O(n · (K + resamples))."""
+    counts = _counts(told, truth)
+    drawn = np.random.default_rng(0).multinomial(len(truth), np.full(len(truth), 1 / len(truth)), size=_RESAMPLES)
+    return Measured(float(_f1(*(one.sum() for one in counts))), percentiles(_f1(*(drawn @ one for one in counts))))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 
 from backend.errors import HeadNotForTask
 from backend.learning import evaluate, number_evaluate, set_evaluate
+from backend.learning.analysis import Analysis, analyse
 from backend.learning.candidates import Unlabelled
 from backend.learning.heads import Head
+from backend.learning.look import Look, look_at_numbers, look_at_sets
 from backend.learning.number_heads import limits_of
 from backend.learning.number_training import fit_numbers
 from backend.learning.set_heads import SetHead
 from backend.learning.set_training import fit_sets
+from backend.learning.slices import Members
 from backend.learning.training import METHODS, UNTUNED, FitReport, Tuned, fit
 from backend.learning.tuning import Tuning, tune
 from backend.questions import HowMuch, Question, Scale, question
@@ -82,6 +85,10 @@ class Target(ABC):
         """Measure what a head says, (n, K), against the truth."""
 
     @abstractmethod
+    def look(self, head: Head, said: NDArray[Any], truth: NDArray[Any], members: Sequence[Members], seed: int) -> Look:
+        """Measure the same more closely, on each of `members` too."""
+
+    @abstractmethod
     def is_worse(self, heads: tuple[Head, Head], said: tuple[NDArray[Any], NDArray[Any]], truth: NDArray[Any]) -> bool:
         """Whether the first head, a new one, is worse than the second by more than chance explains."""
 
@@ -129,6 +136,11 @@ class ClassTarget(Target):
 
     def evaluate(self, _head: Head, said: NDArray[Any], truth: NDArray[Any], source: Source) -> evaluate.Evaluation:
         return evaluate.evaluate(said, truth, self.question.choices, source)
+
+    def look(
+        self, _head: Head, said: NDArray[Any], truth: NDArray[Any], members: Sequence[Members], seed: int
+    ) -> Analysis:
+        return analyse(said, truth, self.question.choices, members, seed=seed)
 
     def is_worse(self, _heads: tuple[Head, Head], said: tuple[NDArray[Any], NDArray[Any]], truth: NDArray[Any]) -> bool:
         return evaluate.is_worse(said[0], said[1], truth)
@@ -179,6 +191,9 @@ class SetTarget(LinearTarget):
     ) -> set_evaluate.SetEvaluation:
         return set_evaluate.evaluate_sets(said, told(head, said), truth, self.question.choices, source)
 
+    def look(self, head: Head, said: NDArray[Any], truth: NDArray[Any], members: Sequence[Members], _seed: int) -> Look:
+        return look_at_sets(said, told(head, said), truth, self.question.choices, members)
+
     def is_worse(self, heads: tuple[Head, Head], said: tuple[NDArray[Any], NDArray[Any]], truth: NDArray[Any]) -> bool:
         return set_evaluate.is_worse(told(heads[0], said[0]), told(heads[1], said[1]), truth)
 
@@ -213,6 +228,9 @@ class NumberTarget(LinearTarget):
         self, _head: Head, said: NDArray[Any], truth: NDArray[Any], source: Source
     ) -> number_evaluate.NumberEvaluation:
         return number_evaluate.evaluate_numbers(said, truth, source)
+
+    def look(self, _head: Head, said: NDArray[Any], truth: NDArray[Any], members: Sequence[Members], seed: int) -> Look:
+        return look_at_numbers(said, truth, members, seed)
 
     def is_worse(self, _heads: tuple[Head, Head], said: tuple[NDArray[Any], NDArray[Any]], truth: NDArray[Any]) -> bool:
         return number_evaluate.is_worse(said[0][:, 0], said[1][:, 0], truth)

@@ -5,6 +5,7 @@ import datetime as dt
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,13 @@ from numpy.typing import NDArray
 
 from backend.database import Annotation, Item, ModelAnalysis, ModelVersion, Project, Round, now, reading, transaction
 from backend.errors import NextbatchError
-from backend.learning import analysis, registry, sensitivity, slices
+from backend.learning import registry, sensitivity, slices
+from backend.learning.analysis import Analysis
 from backend.learning.heads import Head
+from backend.learning.look import Look
+from backend.learning.targets import target_of
 from backend.pool.catalog import Labelled, chunks, labelled
+from backend.questions import question
 from backend.rounds.encoding import Embeddings, open_embeddings, open_encoder, source_config
 from backend.rounds.items import decoder, encoder_of, opened
 from backend.studio.labels import LabelTask
@@ -55,25 +60,26 @@ def analyse(project_id: int, number: int) -> dict[str, Any]:
     return {"analysed": analysed}
 
 
-def _look(
-    project: Project, version: ModelVersion, holdout: Sequence[Labelled], embeddings: Embeddings
-) -> analysis.Analysis | None:
+def _look(project: Project, version: ModelVersion, holdout: Sequence[Labelled], embeddings: Embeddings) -> Look | None:
     """None where the version knows the labels of too few items that have an embedding."""
     head = registry.load_head(version)
-    known = [row for row in holdout if row.label in head.classes]
+    target = target_of(question(head.task, head.classes))
+    known = [row for row in holdout if target.question.knows(row.label)]
     is_there = embeddings.store.locate([row.content_hash for row in known]) >= 0
     known = [row for row, there in zip(known, is_there, strict=True) if there]
     if len(known) < FEWEST:
         return None
-    labels = np.array([head.classes.index(row.label) for row in known], dtype=np.int64)
-    probabilities = head.predict(embeddings.gather([row.content_hash for row in known]))
+    truth = target.encode([row.label for row in known])
+    said = head.predict(embeddings.gather([row.content_hash for row in known]))
+    found = target.look(head, said, truth, _members(known), version.seed)
+    if not isinstance(found, Analysis):
+        return found
     try:
-        changes = _changes(project, head, known, labels, embeddings)
+        changes = _changes(project, head, known, truth, embeddings)
     except (NextbatchError, OSError) as problem:
         log.warning("analyse.sensitivity_unknown", project=project.name, version=version.name, problem=str(problem))
         changes = ()
-    members = _members(known)
-    return analysis.analyse(probabilities, labels, head.classes, members, changes, seed=version.seed)
+    return replace(found, changes=changes)
 
 
 def _members(rows: Sequence[Labelled]) -> list[slices.Members]:

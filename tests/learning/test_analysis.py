@@ -1,14 +1,21 @@
 """A closer look: its intervals hold what they promise, and only slices that are worse are called so."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
-from scipy.stats import fisher_exact
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import fisher_exact, ttest_1samp, ttest_ind
 
 from backend.learning.analysis import Analysis, analyse
 from backend.learning.contrast import contrast
 from backend.learning.evaluate import calibration_error, evaluate
+from backend.learning.look import look_at_numbers, look_at_sets, read
 from backend.learning.sensitivity import CHANGES, change, measure
-from backend.learning.slices import Members, find_slices, members_of
+from backend.learning.set_evaluate import evaluate_sets
+from backend.learning.slices import Members, find_number_slices, find_slices, members_of
 
 CLASSES = ("cat", "dog", "fox")
 
@@ -76,6 +83,79 @@ def test_the_slice_that_is_worse_is_found_among_many_that_are_not() -> None:
     assert worst.p == pytest.approx(fisher_exact(counts, alternative="greater").pvalue)
     assert worst.difference_interval.high < 0
     assert worst.difference == pytest.approx(correct[inside].mean() - correct[~inside].mean())
+
+
+def test_the_slice_with_larger_errors_is_found_and_measured_as_other_libraries_measure_it() -> None:
+    random = np.random.default_rng(2)
+    errors, camera = random.exponential(size=300), random.integers(0, 15, 300)
+    errors[camera == 7] += 2
+    noise = [one for at in range(6) for one in members_of(f"n{at}", [str(v) for v in random.integers(0, 5, 300)])]
+    mine = members_of("camera", [f"c{value}" for value in camera])
+
+    found = find_number_slices(errors, [*noise, *mine])
+
+    inside = camera == 7
+    assert [(one.field, one.value) for one in found if one.is_worse] == [("camera", "c7")]
+    worst, own = found[0], ttest_1samp(errors[inside], 0).confidence_interval()
+    apart = ttest_ind(errors[inside], errors[~inside], equal_var=False).confidence_interval()
+    assert worst.mae == pytest.approx(errors[inside].mean())
+    assert (worst.interval.low, worst.interval.high) == pytest.approx((own.low, own.high))
+    assert (worst.difference_interval.low, worst.difference_interval.high) == pytest.approx((apart.low, apart.high))
+    assert find_number_slices(errors, [*noise, *mine]) == found
+
+
+def test_the_p_of_a_slice_of_numbers_is_the_share_of_all_slices_of_its_size_that_are_as_bad() -> None:
+    errors = np.array([0.1, 0.4, 0.2, 3.0, 1.1, 0.7, 0.2, 2.2, 0.9, 0.05])
+
+    for rows in ([3, 7, 4], [0, 3], [0, 1, 2, 5, 6]):
+        (found,) = find_number_slices(errors, [Members("a", "b", np.array(rows))])
+        every = [errors[list(some)].sum() for some in combinations(range(10), len(rows))]
+        assert found.p == pytest.approx(np.mean(np.array(every) >= errors[rows].sum() - 1e-9), abs=0.035)
+
+
+def test_slices_of_numbers_without_a_difference_are_rarely_called_worse() -> None:
+    random, alarms = np.random.default_rng(4), 0
+    for trial in range(40):
+        errors = random.exponential(size=120) ** 2  # a few large ones, as where labels are wrong
+        members = [one for at in range(4) for one in members_of(str(at), list(map(str, random.integers(0, 4, 120))))]
+        alarms += any(one.is_worse for one in find_number_slices(errors, members, trial))
+
+    assert alarms <= 5  # 5 % of 40 would be 2
+
+
+@settings(max_examples=12, deadline=None)
+@given(arrays(np.float64, 24, elements=st.integers(0, 9).map(float)), st.integers(10, 14))
+def test_a_slice_of_numbers_and_the_rest_are_never_both_worse(errors: np.ndarray, size: int) -> None:
+    parts = [Members("part", "one", np.arange(size)), Members("part", "other", np.arange(size, 24))]
+
+    one, other = sorted(find_number_slices(errors, parts), key=lambda slice_: slice_.value)
+
+    assert one.difference == pytest.approx(-other.difference)
+    assert not (one.is_worse and other.is_worse)
+    assert 0 <= one.interval.low <= one.mae <= one.interval.high
+    assert 0 < one.p <= one.adjusted_p <= 1
+
+
+def test_slices_of_sets_know_their_whole_sets_and_their_labels_and_are_read_again() -> None:
+    random = np.random.default_rng(6)
+    truth, is_old = random.uniform(size=(200, 3)) < 0.4, np.arange(200) < 60
+    told = truth ^ (random.uniform(size=(200, 3)) < np.where(is_old, 0.4, 0.05)[:, None])
+    chances = np.where(told, 0.8, 0.2)
+
+    found = look_at_sets(chances, told, truth, CLASSES, members_of("camera", ["old"] * 60 + ["new"] * 140))
+
+    worst, alone = found.slices[0], evaluate_sets(chances[:60], told[:60], truth[:60], CLASSES)
+    assert (worst.value, worst.items, worst.is_worse) == ("old", 60, True)
+    assert (worst.accuracy, worst.interval) == (alone.accuracy, alone.accuracy_interval)
+    assert worst.micro_f1 is not None
+    assert worst.micro_f1.value == pytest.approx(alone.micro_f1)
+    assert worst.micro_f1.interval.low == pytest.approx(alone.micro_f1_interval.low, abs=0.01)
+    numbers = look_at_numbers(
+        np.stack([np.zeros(40), np.ones(40)], axis=1), np.arange(40.0), members_of("a", ["b"] * 20 + ["c"] * 20)
+    )
+    assert read(found.as_dict()) == found
+    assert read(numbers.as_dict()) == numbers
+    assert numbers.slices[0].value == "c"
 
 
 def test_slices_without_a_difference_are_rarely_called_worse() -> None:

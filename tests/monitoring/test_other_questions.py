@@ -1,15 +1,20 @@
 """Versions that say numbers, or sets, live as others do: compared, challenged, looked at, their labels checked."""
 
+import hashlib
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from backend.database import ModelChange, Project, reading, transaction
-from backend.learning import registry
+from backend.database import Item, ModelAnalysis, ModelChange, Project, reading, transaction
+from backend.learning import look, registry
+from backend.questions import set_label
 from backend.rounds import analyse, challenge, choose, learn
-from tests.monitoring.conftest import Played, clusters
+from backend.studio.labels import image_config
+from backend.web.app import create_app
+from tests.monitoring.conftest import DIMS, Played, clusters
 from tests.monitoring.test_challenge import add_version
 from tests.monitoring.test_commands import run
 
@@ -41,6 +46,53 @@ def numbered(seen: Played) -> Played:
     numbers[[3, 104]] += (9, -9)
     seen.label(range(180), names=[f"{number:.2f}" for number in numbers[:180]])
     return seen
+
+
+@pytest.fixture
+def grouped(seen: Played) -> Played:
+    """People gave sets of three labels that follow the embeddings: 100 to learn from, 80 of the holdout."""
+    configure(seen, image_config(("sky", "sea", "ship")).replace('choice="single"', 'choice="multiple"', 1))
+    there = clusters(200)[0][:, :3] > 0
+    names = [set_label(np.array(("sky", "sea", "ship"))[row].tolist()) for row in there]
+    for place in (5, 104):
+        names[place] = set_label({"sky", "sea", "ship"} - set(json.loads(names[place])))
+    seen.label(range(180), names=names[:180])
+    return seen
+
+
+def spoil(played: Played, places: range) -> None:
+    """These items of the holdout come from an old camera, and their embeddings say nothing of their labels."""
+    random = np.random.default_rng(8)
+    with transaction() as session:
+        for place in HELD:
+            known: dict[str, object] = {"data": {"camera": "old" if place in places else "new"}}
+            if place in places:
+                known["content_hash"] = hashlib.sha256(f"old {place}".encode()).hexdigest()
+                played.store.put([str(known["content_hash"])], random.normal(size=(1, DIMS)).astype(np.float32) * 3)
+            session.execute(sa.update(Item).where(Item.id == played.items[place]).values(**known))
+
+
+@pytest.mark.parametrize(("kind", "title"), [("numbered", "mean abs. error"), ("grouped", "micro F1")])
+def test_slices_are_kept_with_the_version_and_shown(kind: str, title: str, request: pytest.FixtureRequest) -> None:
+    played: Played = request.getfixturevalue(kind)
+    spoil(played, range(160, 180))
+    played.learn()
+
+    report = analyse.analyse(played.project_id, played.rounds)
+
+    with reading() as session:
+        kept = session.get_one(ModelAnalysis, played.version("v1").id)
+        found = look.read(kept.found)
+    first = found.slices[0]
+    assert report == {"analysed": ["v1"]}
+    assert (first.field, first.value, first.items, first.is_worse) == ("camera", "old", 20, True)
+    assert {one.field for one in found.slices} == {"camera", "labelled"}
+    assert title in dict(first.measures)
+    assert f"camera = old: {first.measures[0][0]} {first.measures[0][1].value:.3f}" in run("models", "show", "p", "v1")
+    page = create_app().test_client().get("/projects/p/models/compare?one=v1&other=v1").text
+    assert "worse than the rest" in page
+    assert "camera old" in page
+    assert title[1:] in page
 
 
 def test_a_challenger_that_says_numbers_wins_and_loses_by_its_errors(numbered: Played) -> None:

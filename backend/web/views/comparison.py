@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from backend.database import Item, ModelAnalysis, ModelVersion, Project
 from backend.errors import HeadUnreadable
-from backend.learning.analysis import Analysis
+from backend.learning import look
 from backend.rounds.comparison import Answers, AnyContrast, answers, contrast_of
 from backend.web.views.models import ModelView, view
 from backend.web.views.task import item_name, studio_link, task_of
@@ -46,7 +46,7 @@ class SideBySide:
 
     one: ModelView
     other: ModelView
-    analyses: tuple[Analysis | None, Analysis | None]
+    analyses: tuple[look.Look | None, look.Look | None]
     contrast: AnyContrast | None
     labels: int
     differ: int
@@ -94,6 +94,6 @@ def side_by_side(session: Session, project: Project, one: ModelVersion, other: M
     return SideBySide(view(one), view(other), analyses, contrast_of(said), len(said.holdout), len(differing), found)
 
 
-def _analysis(session: Session, version: ModelVersion) -> Analysis | None:
+def _analysis(session: Session, version: ModelVersion) -> look.Look | None:
     kept = session.get(ModelAnalysis, version.id)
-    return None if kept is None else Analysis.read(kept.found)
+    return None if kept is None else look.read(kept.found)
