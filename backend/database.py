@@ -520,6 +520,15 @@ def reading() -> Iterator[Session]:
         yield session
 
 
+def lock_project(session: Session, project_id: int) -> None:
+    """Whoever else calls this for the project waits until the transaction ends. SQLite has one writer anyway.
+
+    Who has added rows of the project may call it too: a lock that excludes such rows would make two who did both wait
+    for the other.
+    """
+    session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update(key_share=True))
+
+
 def project_named(session: Session, name: str) -> Project:
     """The project of that name, or an error that lists the known ones."""
     project = session.scalar(sa.select(Project).where(Project.name == name))

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from backend.database import Batch, ModelChange, ModelVersion, Project
+from backend.database import Batch, ModelChange, ModelVersion, Project, lock_project
 from backend.errors import HeadUnreadable, NoEarlierVersion, UnknownVersion, VersionDeleted, VersionInUse
 from backend.learning.heads import Head
 from backend.learning.provenance import provenance, sha256_of
@@ -284,7 +284,7 @@ def _before(session: Session, version: ModelVersion) -> list[int]:
 
 def lock(session: Session, version: ModelVersion) -> None:
     """One change of a project's versions at a time, and `version` as it is now. SQLite has one writer anyway."""
-    session.execute(sa.select(Project.id).where(Project.id == version.project_id).with_for_update())
+    lock_project(session, version.project_id)
     if sa.inspect(version).persistent:
         session.refresh(version)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from backend.database import Comparison, Project
+from backend.database import Comparison, lock_project
 
 Kind = Literal["demo", "backtest"]
 MOST_BACKTESTS = 10
@@ -61,7 +61,7 @@ def keep(
     advice: str = "",
 ) -> None:
     """Keep these arms; the same question asked again replaces its answer, and a demo has one. Idempotent."""
-    session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update())
+    lock_project(session, project_id)
     facts = json.loads(json.dumps(facts))
     left = MOST_BACKTESTS - 1
     for row in session.scalars(_of(project_id, kind)).all():

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from backend.database import EncoderChange, Item, ModelChange, ModelVersion, Project, Round, now
+from backend.database import EncoderChange, Item, ModelChange, ModelVersion, Project, Round, lock_project, now
 from backend.learning import registry
 from backend.rounds import hand
 from backend.rounds.items import Named, encoder_for, encoder_of, refuse_unchecked, wanted_encoder
@@ -34,7 +34,7 @@ def ask(session: Session, project: Project, wanted: Named, actor: str) -> Encode
     Returns the change that leads there, which may be open already; None where the encoder is in use. `wanted` may name
     a digest that was exported, or leave it empty: then its weights are exported first.
     """
-    session.execute(sa.select(Project.id).where(Project.id == project.id).with_for_update())
+    lock_project(session, project.id)
     going = open_change(session, project.id)
     if going is not None:
         if is_same(Named.model_validate(going.encoder), wanted):
@@ -125,7 +125,7 @@ def switch(session: Session, project: Project, number: int) -> EncoderChange | N
 
     In the round's own transaction. Run again it finds nothing to do.
     """
-    session.execute(sa.select(Project.id).where(Project.id == project.id).with_for_update())
+    lock_project(session, project.id)
     ready = open_change(session, project.id)
     is_alive = ~Round.workflow_id.startswith(HERE) | (Round.created_at > now() - COMMAND_LIVES)
     others = sa.exists().where(

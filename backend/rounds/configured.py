@@ -2,12 +2,11 @@
 
 import difflib
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 import strategies
 from backend import configuration
-from backend.database import Project, ProjectSettings
+from backend.database import Project, ProjectSettings, lock_project
 from backend.rounds import changes
 from backend.settings import ProjectConfig
 from backend.studio.labels import LabelTask
@@ -26,7 +25,7 @@ def replace(session: Session, project: Project, config: ProjectConfig) -> str:
     strategies.WrongTask for a strategy that is not made for the project's question.
     """
     check_strategy(config, project.label_config)
-    session.execute(sa.select(Project.id).where(Project.id == project.id).with_for_update())
+    lock_project(session, project.id)
     found, before = difference(project, config), project.settings.encoder
     if found:
         project.config = config.model_dump(mode="json")

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 import structlog
 from numpy.typing import NDArray
 
-from backend.database import Item, Project, reading, transaction
+from backend.database import Item, Project, lock_project, reading, transaction
 from backend.errors import EncoderUnreadable, Int8Missing, JobMismatch, NextbatchError
 from backend.learning.encoders import EncoderSpec, export, load
 from backend.pool import catalog
@@ -93,7 +93,7 @@ def settle(project_id: int) -> None:
         return
     known = section.model_copy(update={"digest": embeddings_of(section).digest}).model_dump(mode="json")
     with transaction() as session:
-        session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update())
+        lock_project(session, project_id)
         now = session.get_one(Project, project_id)
         if now.encoder == project.encoder and (project.encoder is not None or wanted_encoder(now) == section):
             now.encoder = known

@@ -11,7 +11,7 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from backend.database import Annotation, Batch, Deed, Item, Mark, Pick, Project, Round
+from backend.database import Annotation, Batch, Deed, Item, Mark, Pick, Project, Round, lock_project
 from backend.errors import NotMovable, TooManyFirst, UnknownItems
 from backend.pool.catalog import chunks
 
@@ -126,7 +126,7 @@ def _picks(session: Session, batch_id: int) -> Sequence[Pick]:
 
 def _of_project(session: Session, project: Project, item_ids: Sequence[int]) -> list[int]:
     """The ids without repetition, in the given order, all of this project; one deed at a time for a project."""
-    session.execute(sa.select(Project.id).where(Project.id == project.id).with_for_update())
+    lock_project(session, project.id)
     ids = list(dict.fromkeys(item_ids))
     if len(ids) > MOST_FIRST:
         raise TooManyFirst(project=project.name, most=MOST_FIRST)

@@ -13,7 +13,7 @@ import structlog
 from dbos import DBOS
 from sqlalchemy.orm import Session
 
-from backend.database import Item, Job, Parcel, Project, engine, now, reading, transaction
+from backend.database import Item, Job, Parcel, Project, engine, lock_project, now, reading, transaction
 from backend.errors import JobMismatch, JobsFailed, NextbatchError
 from backend.logs import about
 from backend.pool import catalog
@@ -48,7 +48,7 @@ def encode(project_id: int, tell: Tell) -> dict[str, Any]:
         drain(project_id, embeddings)
         encoding.forget_missing(project_id, embeddings)
         with transaction() as session:
-            session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update())
+            lock_project(session, project_id)
             made = _cut(session, project_id, embeddings.digest)
             first = session.scalar(sa.select(sa.func.min(Job.id)).where(*_open_jobs(project_id)))
         if first is None:

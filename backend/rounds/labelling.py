@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from backend.database import Annotation, Batch, Event, Item, Project, ProjectSettings, now
+from backend.database import Annotation, Batch, Event, Item, Project, ProjectSettings, lock_project, now
 from backend.errors import LabelConflict, NotLabelledHere, ProjectExists, UnknownItem, UnknownLabel
 from backend.pool import catalog
 from backend.rounds.items import refuse_unchecked
@@ -118,7 +118,7 @@ def store(session: Session, project: Project, given: Sequence[Given]) -> Stored:
     """
     if project.settings.label_source != "api":
         raise NotLabelledHere(name=project.name)
-    session.execute(sa.select(Project.id).where(Project.id == project.id).with_for_update())
+    lock_project(session, project.id)
     session.refresh(project)
     _learn_choices(project, given)
     items = find_items(session, project, [(one.uri, one.key, one.item_id) for one in given], "labels")

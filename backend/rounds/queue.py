@@ -16,7 +16,7 @@ from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, run_dbo
 from sqlalchemy.orm import Session
 
 from backend import migrations
-from backend.database import Batch, Event, Pick, Project, Round, engine, now
+from backend.database import Batch, Event, Pick, Project, Round, engine, lock_project, now
 from backend.errors import TooManyQueries
 from backend.settings import settings
 
@@ -57,7 +57,7 @@ def request_round(session: Session, project_id: int, trigger: str, like: Mapping
 
     like: what its batch shall be like; where one waits already, that one's batch shall.
     """
-    session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update())
+    lock_project(session, project_id)
     waiting = session.scalar(_waiting(project_id).where(Round.trigger != QUERY).limit(1))
     if waiting is not None:
         waiting.like = dict(like or waiting.like)
@@ -67,7 +67,7 @@ def request_round(session: Session, project_id: int, trigger: str, like: Mapping
 
 def request_query(session: Session, project_id: int, query: Mapping[str, Any]) -> Round:
     """A round that answers this query, made in this transaction. Raises TooManyQueries."""
-    session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update())
+    lock_project(session, project_id)
     waiting = session.scalars(_waiting(project_id).where(Round.trigger == QUERY).limit(MOST_WAITING)).all()
     if len(waiting) == MOST_WAITING:
         raise TooManyQueries(count=MOST_WAITING)
@@ -92,7 +92,7 @@ def _waiting(project_id: int) -> sa.Select[Round]:
 
 def insert_round(session: Session, project_id: int, **values: Any) -> Round:
     """The project's next round as a row alone, for a process that runs it itself: the engine does not know it."""
-    session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update())
+    lock_project(session, project_id)
     latest = session.scalar(sa.select(sa.func.max(Round.number)).where(Round.project_id == project_id))
     number = (latest or 0) + 1
     round_ = Round(project_id=project_id, number=number, workflow_id=f"{HERE}{project_id}:{number}", **values)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from backend.database import Annotation, Item, ModelVersion, Project, Vote, now
+from backend.database import Annotation, Item, ModelVersion, Project, Vote, lock_project, now
 from backend.learning import registry
 from backend.pool.catalog import chunks
 from backend.rounds.labelling import find_items
@@ -49,7 +49,7 @@ def cast(session: Session, project: Project, votes: Sequence[Cast], says: Says) 
 
     Raises UnknownItem, UnknownVersion.
     """
-    session.execute(sa.select(Project.id).where(Project.id == project.id).with_for_update())
+    lock_project(session, project.id)
     items = find_items(session, project, [(one.uri, one.key, one.item_id) for one in votes], "feedback")
     versions = {name: registry.find(session, project.id, name) for name in {one.version for one in votes}}
     is_against = _judged(session, votes, items, versions, says)

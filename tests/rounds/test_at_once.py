@@ -1,0 +1,79 @@
+"""Several at one moment: nobody waits for another for ever, and what one of them does is done once."""
+
+import dataclasses
+import datetime as dt
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from backend.database import (
+    Batch,
+    EncoderChange,
+    Event,
+    ModelVersion,
+    Project,
+    Round,
+    Worker,
+    now,
+    reading,
+    transaction,
+)
+from backend.learning import registry
+from backend.learning.heads import Head
+from backend.learning.registry import Lineage
+from backend.processes import wait_until
+from backend.rounds import changeover, changes, worker
+from backend.rounds.batch import save_batch
+from backend.rounds.items import Named
+from backend.rounds.queue import request_round
+from backend.studio.labels import image_config
+
+WITHIN_S = 20.0
+
+on_postgres = pytest.mark.parametrize("store", ["postgres"], indirect=True)
+"""SQLite lets one transaction write at a time."""
+
+
+@pytest.fixture
+def project(store: str) -> Project:
+    assert store
+    with transaction() as session:
+        made = Project(name="birds", config={"name": "birds"}, label_config=image_config(("a", "b")))
+        session.add(made)
+    return made
+
+
+def somebody_waits() -> bool:
+    """Whether a transaction waits for another one's lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with reading() as session:
+        return bool(session.scalar(sa.text(waiting)))
+
+
+def round_of(project: Project, number: int, **values: object) -> Round:
+    with transaction() as session:
+        made = Round(project_id=project.id, number=number, workflow_id=f"w{number}", **values)
+        session.add(made)
+    return made
+
+
+@on_postgres
+def test_two_who_write_something_down_and_then_ask_for_a_round_both_get_it(project: Project) -> None:
+    written = threading.Barrier(2)
+
+    def tell_and_ask() -> int:
+        with transaction() as session:
+            session.add(Event(project_id=project.id, action="START_TRAINING"))
+            session.flush()
+            written.wait(WITHIN_S)
+            return request_round(session, project.id, "start_training").number
+
+    with ThreadPoolExecutor(2) as people:
+        numbers = [asked.result() for asked in [people.submit(tell_and_ask) for _ in range(2)]]
+
+    assert numbers == [1, 1]
