@@ -11,7 +11,7 @@ import sqlalchemy as sa
 import structlog
 from dbos import DBOS
 
-from backend.database import EncoderChange, ModelVersion, Project, Round, now, reading, transaction
+from backend.database import EncoderChange, ModelVersion, Project, Round, lock_project, now, reading, transaction
 from backend.errors import ChangeCancelled, EncoderRefused
 from backend.logs import about
 from backend.monitoring.finding import Severity
@@ -161,7 +161,7 @@ def get_ready(change_id: int) -> dict[str, Any]:
 def fail(change_id: int, reason: str) -> bool:
     """All stays as it was, and people are told. False where the change had been cancelled: nobody is told of that."""
     with transaction() as session:
-        change = session.get_one(EncoderChange, change_id)
+        change = _locked(session, change_id)
         is_failure = change.state in OPEN
         if is_failure:
             change.state, change.failure, change.finished_at = "failed", reason, now()
@@ -260,9 +260,17 @@ def _enter(change_id: int, state: str) -> tuple[EncoderChange, Project]:
 
 def _still_open(session: sa.orm.Session, change_id: int) -> EncoderChange:
     """The change, which nobody else changes until the transaction ends. Raises ChangeCancelled."""
-    change = session.get_one(EncoderChange, change_id, with_for_update=True)
+    change = _locked(session, change_id)
     if change.state not in OPEN:
         raise ChangeCancelled
+    return change
+
+
+def _locked(session: sa.orm.Session, change_id: int) -> EncoderChange:
+    """The project first, as whoever asks for another encoder has it: the other way round each waits for the other."""
+    change = session.get_one(EncoderChange, change_id)
+    lock_project(session, change.project_id)
+    session.refresh(change, with_for_update=True)
     return change
 
 

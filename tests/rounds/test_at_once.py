@@ -77,3 +77,43 @@ def test_two_who_write_something_down_and_then_ask_for_a_round_both_get_it(proje
         numbers = [asked.result() for asked in [people.submit(tell_and_ask) for _ in range(2)]]
 
     assert numbers == [1, 1]
+
+
+@on_postgres
+def test_a_change_that_gets_ready_does_not_fail_whoever_asks_for_another_encoder(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with transaction() as session:
+        change = EncoderChange(
+            project_id=project.id, encoder=Named(digest="a" * 64).model_dump(mode="json"), actor="x", state="encoding"
+        )
+        session.add(change)
+    asking, has_change = threading.Event(), threading.Event()
+    find, request = changes.open_change, changeover.request_round
+
+    def look(session: Session, project_id: int) -> EncoderChange | None:
+        asking.set()
+        assert wait_until(lambda: has_change.is_set() or somebody_waits(), WITHIN_S)
+        return find(session, project_id)
+
+    def ask_for_round(*given: object) -> Round:
+        has_change.set()
+        return request(*given)
+
+    def ask() -> EncoderChange | None:
+        with transaction() as session:
+            there = session.get_one(Project, project.id)
+            return changes.ask(session, there, Named(digest="b" * 64), "somebody")
+
+    monkeypatch.setattr(changes, "open_change", look)
+    monkeypatch.setattr(changeover, "request_round", ask_for_round)
+    with ThreadPoolExecutor(1) as people:
+        asked = people.submit(ask)
+        assert asking.wait(WITHIN_S)
+        with pytest.raises(changeover.ChangeCancelled):
+            changeover.get_ready(change.id)
+
+    assert asked.result() is not None
+    with reading() as session:
+        states = session.scalars(sa.select(EncoderChange.state).order_by(EncoderChange.id)).all()
+    assert states == ["cancelled", "waiting"]
