@@ -97,6 +97,7 @@ def record(session: Session, project_id: int, round_id: int, head: Head, origin:
     if made is not None:
         return made
     save_head(head)
+    lock_project(session, project_id)  # a command of its own process may make one at this moment, too
     parent = champion(session, project_id)
     latest = session.scalar(sa.select(sa.func.max(ModelVersion.number)).where(ModelVersion.project_id == project_id))
     lineage = {**provenance(), **origin.lineage, "features": head.features, "classes": list(head.classes)}

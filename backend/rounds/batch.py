@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 import strategies
-from backend.database import Annotation, Batch, Item, ModelVersion, Pick, Project, Round
+from backend.database import Annotation, Batch, Item, ModelVersion, Pick, Project, Round, lock_project
 from backend.learning.heads import Head
 from backend.pool.catalog import Labelled
 from backend.rounds.encoding import Embeddings
@@ -106,6 +106,7 @@ def save_batch(
     nearest: Mapping[int, int],
 ) -> Batch:
     """Write the batch, its picks and the holdout's new members in one transaction."""
+    lock_project(session, project.id)
     latest = session.scalar(sa.select(sa.func.max(Batch.number)).where(Batch.project_id == project.id))
     number = (latest or 0) + 1
     diagnostics = dict(selection.diagnostics) if selection is not None else {}

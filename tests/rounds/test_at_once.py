@@ -117,3 +117,44 @@ def test_a_change_that_gets_ready_does_not_fail_whoever_asks_for_another_encoder
     with reading() as session:
         states = session.scalars(sa.select(EncoderChange.state).order_by(EncoderChange.id)).all()
     assert states == ["cancelled", "waiting"]
+
+
+def keep_version(session: Session, project: Project, round_: Round) -> int:
+    head = Head(("a", "b"), np.zeros(2), np.ones(2), np.zeros((2, 2)), np.zeros(2))
+    origin = Lineage("e" * 64, snapshot="", seed=round_.number, metrics={}, lineage={})
+    return registry.record(session, project.id, round_.id, head, origin).number
+
+
+def keep_batch(session: Session, project: Project, round_: Round) -> int:
+    return save_batch(session, project, round_, None, [], [], {}, None, {}).number
+
+
+@on_postgres
+@pytest.mark.parametrize(("keep", "kind"), [(keep_version, ModelVersion), (keep_batch, Batch)])
+def test_a_command_and_a_worker_that_make_one_at_once_number_them_apart(
+    project: Project, keep: Callable[[Session, Project, Round], int], kind: type[ModelVersion] | type[Batch]
+) -> None:
+    rounds = [round_of(project, number) for number in (1, 2)]
+    is_made, may_end = threading.Event(), threading.Event()
+
+    def first() -> int:
+        with transaction() as session:
+            number = keep(session, project, rounds[0])
+            is_made.set()
+            assert may_end.wait(WITHIN_S)
+            return number
+
+    def second() -> int:
+        with transaction() as session:
+            return keep(session, project, rounds[1])
+
+    with ThreadPoolExecutor(2) as both:
+        before = both.submit(first)
+        assert is_made.wait(WITHIN_S)
+        after = both.submit(second)
+        assert wait_until(lambda: somebody_waits() or after.done(), WITHIN_S)
+        may_end.set()
+
+    assert (before.result(), after.result()) == (1, 2)
+    with reading() as session:
+        assert sorted(session.scalars(sa.select(kind.number))) == [1, 2]
