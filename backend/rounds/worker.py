@@ -17,7 +17,19 @@ import structlog
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 
 from backend import metrics
-from backend.database import EncoderChange, Event, Job, Project, Round, Worker, engine, now, reading, transaction
+from backend.database import (
+    EncoderChange,
+    Event,
+    Job,
+    Project,
+    Round,
+    Worker,
+    engine,
+    lock_project,
+    now,
+    reading,
+    transaction,
+)
 from backend.rounds import alarms, journal, unfold
 from backend.rounds.changes import OPEN
 from backend.rounds.queue import (
@@ -138,14 +150,13 @@ def request_due_rounds() -> None:
                 Project.id.in_(sa.select(Event.project_id).where(Event.round_number.is_(None)).distinct())
             )
         ).all()
-        due = [
-            (project.id, trigger)
-            for project in projects
-            if not is_resting(session, project.id) and (trigger := due_trigger(session, project))
-        ]
-    for project_id, trigger in due:
+        due = [one.id for one in projects if not is_resting(session, one.id) and due_trigger(session, one)]
+    for project_id in due:
         with transaction() as session:
-            request_round(session, project_id, trigger)
+            lock_project(session, project_id)
+            trigger = due_trigger(session, session.get_one(Project, project_id))
+            if trigger is not None:  # else a round has begun since, for the same events
+                request_round(session, project_id, trigger)
 
 
 def take_over(executor_id: str) -> None:

@@ -158,3 +158,25 @@ def test_a_command_and_a_worker_that_make_one_at_once_number_them_apart(
     assert (before.result(), after.result()) == (1, 2)
     with reading() as session:
         assert sorted(session.scalars(sa.select(kind.number))) == [1, 2]
+
+
+def test_a_round_that_begins_while_another_is_found_due_is_not_followed_by_one_for_the_same_events(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with transaction() as session:
+        session.add(Event(project_id=project.id, action="START_TRAINING"))
+    find, found = worker.due_trigger, list[str | None]()
+
+    def find_and_let_it_begin(session: Session, project: Project) -> str | None:
+        found.append(find(session, project))
+        if len(found) == 1:  # the other worker's round claims the event between the look and the demand
+            begun = round_of(project, 1, state="running")
+            with transaction() as other:
+                other.execute(sa.update(Event).values(round_number=begun.number))
+        return found[-1]
+
+    monkeypatch.setattr(worker, "due_trigger", find_and_let_it_begin)
+    worker.request_due_rounds()
+
+    with reading() as session:
+        assert list(session.scalars(sa.select(Round.number))) == [1]
