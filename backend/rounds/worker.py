@@ -160,14 +160,17 @@ def request_due_rounds() -> None:
 
 
 def take_over(executor_id: str) -> None:
-    """Resume the rounds of workers whose heart stopped, and mark rounds whose workflow ended without saying so."""
+    """Resume the rounds of workers whose heart stopped, and mark rounds whose workflow ended without saying so.
+
+    One worker does it for all, the first by name: two that saw the same orphan would let it run twice.
+    """
     with reading() as session:
         running = {
             round_.workflow_id: round_.id
             for round_ in session.scalars(sa.select(Round).where(Round.state.in_(("waiting", "running"))))
         }
         beating = set(session.scalars(sa.select(Worker.executor_id).where(Worker.seen_at > now() - DEAD_AFTER)))
-    if not running:
+    if not running or min(beating, default=executor_id) != executor_id:
         return
     workflows = DBOS.list_workflows(workflow_ids=list(running), load_input=False, load_output=False)
     orphans = [
@@ -189,10 +192,7 @@ def take_over(executor_id: str) -> None:
 
 
 def take_over_jobs(executor_id: str) -> None:
-    """Let others take the jobs of workers whose heart stopped, and mark those that ended without saying so.
-
-    One worker does it for all, the first by name: two that saw the same orphan would let it run twice.
-    """
+    """The same for jobs: others may take those of workers whose heart stopped."""
     with reading() as session:
         beating = set(session.scalars(sa.select(Worker.executor_id).where(Worker.seen_at > now() - DEAD_AFTER)))
         running = list(session.scalars(sa.select(Job.id).where(Job.state == "running")))

@@ -180,3 +180,41 @@ def test_a_round_that_begins_while_another_is_found_due_is_not_followed_by_one_f
 
     with reading() as session:
         assert list(session.scalars(sa.select(Round.number))) == [1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Workflow:
+    """As the engine lists it."""
+
+    workflow_id: str
+    executor_id: str
+    status: str = "PENDING"
+
+
+def test_of_two_workers_that_see_the_same_orphan_one_lets_it_run(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    round_of(project, 1, state="running")
+    with transaction() as session:
+        for name, age_s in (("a", 0), ("b", 0), ("dead", 60)):
+            session.add(Worker(executor_id=name, host="h", pid=1, seen_at=now() - dt.timedelta(seconds=age_s)))
+    runs_on, resumed = ["dead"], []
+
+    def list_workflows(**_: object) -> list[Workflow]:
+        seen = [Workflow("w1", runs_on[-1])]
+        if others:
+            worker.take_over(others.pop())  # between the look and what follows from it
+        return seen
+
+    def resume_workflows(ids: list[str], queue_name: str) -> None:
+        resumed.append((ids, queue_name))
+        runs_on.append("a")
+
+    monkeypatch.setattr(worker.DBOS, "list_workflows", list_workflows)
+    monkeypatch.setattr(worker.DBOS, "resume_workflows", resume_workflows)
+    others = ["a"]
+    worker.take_over("b")
+    others = ["b"]
+    worker.take_over("a")
+
+    assert resumed == [(["w1"], worker.ROUNDS)]
