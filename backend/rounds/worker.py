@@ -257,6 +257,8 @@ def _every(seconds: float, act: Callable[[], object], stopping: threading.Event)
                 act()
             except sa.exc.SQLAlchemyError as error:  # a database that is away comes back; the next beat tries again
                 log.warning("worker.database", error=str(error).splitlines()[0])
+            except Exception as error:  # a duty that ended would be missed by nobody: the heart goes on beating
+                log.exception("worker.stumbled", cause=type(error).__name__)
 
     thread = threading.Thread(target=loop, name=getattr(act, "__name__", "beat"), daemon=True)
     thread.start()

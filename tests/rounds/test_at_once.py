@@ -218,3 +218,19 @@ def test_of_two_workers_that_see_the_same_orphan_one_lets_it_run(
     worker.take_over("a")
 
     assert resumed == [(["w1"], worker.ROUNDS)]
+
+
+def test_a_duty_of_a_worker_outlives_what_it_stumbles_over() -> None:
+    stopping, calls = threading.Event(), []
+
+    def stumble() -> None:
+        calls.append(len(calls))
+        if len(calls) > 1:
+            stopping.set()
+        raise ValueError("a row that is not understood")
+
+    duty = worker._every(0.0, stumble, stopping)
+
+    assert stopping.wait(WITHIN_S)
+    duty.join(WITHIN_S)
+    assert calls == [0, 1]
