@@ -45,9 +45,7 @@ def collect(*, is_dry: bool) -> Iterator[Collected]:
     for folder in sorted(path.parent for path in (settings().home / "vectors").glob("*/index.db")):
         store = VectorStore.at(folder)
         count, size_bytes = len(store), store.size_bytes()
-        if store.digest not in used:
-            if not is_dry:
-                _delete(store)
+        if store.digest not in used and (is_dry or _delete(store)):
             yield Collected(store.digest, False, count, count, 0, size_bytes)
         elif is_dry:
             unwanted = compaction.unwanted(store, wanted())
@@ -96,8 +94,14 @@ def _used_digests() -> set[str]:
     return used | {open_embeddings(project).digest for project in projects}
 
 
-def _delete(store: VectorStore) -> None:
-    """Out of the way by a rename first: cut short, nobody takes half of a store for a whole one."""
+def _delete(store: VectorStore) -> bool:
+    """Out of the way by a rename first: cut short, nobody takes half of a store for a whole one.
+
+    False where its encoder came into use while others were cleaned, which takes minutes; then it stays.
+    """
     with store.held(fcntl.LOCK_EX | fcntl.LOCK_NB):
+        if store.digest in _used_digests():
+            return False
         gone = store.path.rename(store.path.with_name(f".gone-{uuid.uuid4().hex}"))
     shutil.rmtree(gone, ignore_errors=True)
+    return True

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.database import Annotation, Item, ModelVersion, Project, Round, now, transaction
+from backend.database import Annotation, EncoderChange, Item, ModelVersion, Project, Round, now, transaction
 from backend.learning import registry
 from backend.learning.encoders import EncoderSpec
 from backend.learning.snapshots import Row, Snapshot
@@ -96,3 +96,16 @@ def test_the_command_says_what_it_would_do_and_does_it_with_yes(store: VectorSto
     assert "Nothing was removed. Repeat with --yes." in looked
     assert "ffffffffffff: 5 of 5 vectors removed, of an encoder that nothing uses" in done
     assert len(store) == 3
+
+
+def test_an_encoder_that_comes_into_use_while_other_stores_are_cleaned_keeps_its_vectors(store: VectorStore) -> None:
+    collecting = collect(is_dry=False)  # the stores in the order of their digests
+    next(collecting)
+    wanted = {"name": "efficientnet-lite0", "digest": "f" * 64}
+    with transaction() as session:
+        session.add(EncoderChange(project_id=1, encoder=wanted, actor="somebody", state="encoding"))
+
+    (other,) = collecting
+
+    assert (other.digest, other.vectors) == ("f" * 64, 5)
+    assert (settings().home / "vectors" / other.digest / "index.db").exists()
