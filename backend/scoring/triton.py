@@ -229,8 +229,13 @@ class _Connection:
             return None
         with contextlib.suppress(InferenceServerException):
             self._sweeper.sweep(self.client)
-        while self._doubtful and time.monotonic() - self._doubtful[0][0] > SWEEP_S:
-            self._doubtful.popleft()[1].release(self.client)
+        with contextlib.suppress(IndexError):  # taken out and then looked at: another thread looks at another one
+            while True:
+                since, segment = doubtful = self._doubtful.popleft()
+                if time.monotonic() - since <= SWEEP_S:
+                    self._doubtful.appendleft(doubtful)
+                    break
+                segment.release(self.client)
         output_bytes = math.ceil(output_bytes / PAGE) * PAGE
         with contextlib.suppress(IndexError):  # pop is atomic; there may be none
             segment = self._idle.pop()
