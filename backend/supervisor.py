@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from backend.connections import answers
+from backend.errors import NextbatchError
 from backend.processes import free_port, spawn, stop, wait_until
 from backend.rounds.queue import prepare_database
 from backend.scoring import serving
@@ -106,7 +107,11 @@ class Supervisor:
                 child.watch()
             if self.triton is not None and not self.triton.is_alive():
                 log.warning("supervisor.died", child="triton")
-                self.triton.restart()
+                try:
+                    self.triton.restart()
+                except NextbatchError as error:  # it may have been slow: nobody else would try again
+                    log.error("supervisor.not_restarted", child="triton", problem=str(error))
+                    stopping.wait(RESTART_S[2])
 
     def stop(self) -> None:
         """Web first, so that nothing new comes in; then the workers, then Triton under them."""
