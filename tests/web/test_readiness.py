@@ -1,6 +1,7 @@
 """Whether what is needed is there: each thing with a reason, within its time, and without a word about addresses."""
 
 import datetime as dt
+import re
 import threading
 
 import pytest
@@ -45,7 +46,7 @@ def test_without_a_worker_it_is_not_and_says_so(app: Flask) -> None:
 
     assert answer.status_code == 503
     assert answer.json is not None
-    assert "60 s old" in answer.json["checks"]["worker"]["reason"]
+    assert re.search(r" [67]\d s old", answer.json["checks"]["worker"]["reason"])
     assert app.test_client().get("/health").status_code == 200
 
 
@@ -92,4 +93,4 @@ def test_a_page_does_not_wait_for_a_check_that_hangs_and_knows_soon_after() -> N
     freed.set()
 
     assert first == {}
-    assert wait_until(lambda: looking.last() == {"slow": Check(True, "there")}, 20)
+    assert wait_until(lambda: looking.last() == {"slow": Check(True, "there")}, 60)
