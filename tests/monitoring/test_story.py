@@ -74,7 +74,8 @@ class Story:
             with Image.open(path) as image:
                 plain = image.convert("RGB")
                 (ImageOps.invert(plain).filter(ImageFilter.GaussianBlur(1)) if is_changed else plain).save(copies[-1])
-        self.played.add(self.encode(copies), truth, uris=[str(path) for path in copies])
+        names = [path.name for path in copies]  # below the data root: samples are drawn by what names hash to
+        self.played.add(self.encode(copies), truth, uris=names)
 
     def turn(self) -> dict[str, object]:
         """A round, all but what Label Studio is asked for."""
