@@ -14,6 +14,7 @@ import pytest
 from backend import environments
 from backend.processes import free_port
 from backend.settings import settings
+from backend.studio import server as server_module
 from backend.studio.client import Studio
 from backend.studio.labels import LabelTask, image_config
 from backend.studio.server import Account, LabelStudioServer
@@ -73,7 +74,11 @@ def server(python_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     running = LabelStudioServer(
         python_env, folder / "data", free_port(), Account.random(), local_files=folder / "files"
     )
-    running.start()
+    plain = server_module._environment
+    with pytest.MonkeyPatch.context() as patch:
+        # It tells a webhook once. The second that it gives is a promise of the web process's own tests.
+        patch.setattr(server_module, "_environment", lambda *given: plain(*given) | {"WEBHOOK_TIMEOUT": "20"})
+        running.start()
     try:
         running.wait_ready()
         yield running
