@@ -44,15 +44,15 @@ class S3Server:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def client(self) -> Any:
-        """A boto3 client, to fill buckets with."""
+    def client(self, attempts: int = 5) -> Any:
+        """A boto3 client, to fill buckets with: patient, for a busy server refuses a write now and then."""
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
             region_name=self.region,
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
-            config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=10),
+            config=Config(retries={"total_max_attempts": attempts, "mode": "standard"}, connect_timeout=10),
         )
 
 
@@ -114,7 +114,7 @@ def running(*others: Mapping[str, Any]) -> Iterator[S3Server]:
 
 def _works(server: S3Server) -> bool:
     """Whether a write and a read pass: for a second or two after it listens, some do not."""
-    client = server.client()
+    client = server.client(attempts=1)
     try:
         client.create_bucket(Bucket="is-it-ready")
     except ClientError as error:
