@@ -1,7 +1,6 @@
 """A scan that a worker runs can be followed from another process, and a worker's metrics scraped."""
 
-import urllib.request
-
+import httpx
 import pytest
 import sqlalchemy as sa
 
@@ -48,8 +47,7 @@ def test_a_worker_answers_scrapes() -> None:
     port = free_port()
     metrics.serve(f"127.0.0.1:{port}")
 
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        text = answer.read().decode()
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=30).text
 
     assert "# TYPE nextbatch_scan_busy_seconds_total counter" in text
     assert "# TYPE nextbatch_scan_items_total counter" in text
