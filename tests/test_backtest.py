@@ -21,7 +21,6 @@ from backend.backtest.comparison import Question, compare
 from backend.backtest.halving import foretold, halve
 from backend.backtest.replay import Arm, replay
 from backend.errors import BacktestMismatch, BenchUnusable, UnknownSource
-from backend.processes import wait_until
 from strategies.agent import Agent
 from tests.services.images import CACHE
 
@@ -156,12 +155,15 @@ def test_where_plausible_heads_come_from_is_part_of_an_arm(bench: Bench, tmp_pat
 def test_a_backtest_that_was_killed_goes_on_and_ends_the_same(bench: Bench, tmp_path: Path) -> None:
     """SIGKILL of the whole process group after the first replay; then the same campaign to its end."""
     program = (
-        "import sys\nfrom pathlib import Path\n"
+        "import os, signal, sys\nfrom pathlib import Path\n"
         "from backend.backtest.bench import Bench\nfrom backend.backtest.campaign import Campaign, run\n"
         "from backend.backtest.replay import Arm\n"
+        "def kill(done, total, what):\n"
+        "    if done:\n"
+        "        os.killpg(0, signal.SIGKILL)\n"
         "if __name__ == '__main__':\n"
         "    campaign = Campaign((Arm('random'), Arm('margin')), 2, (20, 40))\n"
-        "    run(Bench(Path(sys.argv[1])), campaign, Path(sys.argv[2]), 1)\n"
+        "    run(Bench(Path(sys.argv[1])), campaign, Path(sys.argv[2]), 1, kill)\n"
     )
     script = tmp_path / "campaign.py"
     script.write_text(program)
@@ -169,9 +171,7 @@ def test_a_backtest_that_was_killed_goes_on_and_ends_the_same(bench: Bench, tmp_
     command = [sys.executable, str(script), str(bench.folder), str(tmp_path / "out")]
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     runs = tmp_path / "out" / "runs"
-    assert wait_until(lambda: runs.exists() and len(list(runs.glob("*.json"))) >= 1, timeout_s=90)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(20)
+    assert process.wait(120) == -signal.SIGKILL
     before = {path.name: path.read_bytes() for path in runs.glob("*.json")}
     campaign = Campaign((Arm("random"), Arm("margin")), 2, (20, 40))
 
