@@ -165,7 +165,7 @@ def test_a_server_that_trickles_meets_the_deadline(web_servers: Web) -> None:
     with pytest.raises(FetchTimedOut, match=r"0\.5 s"):
         fetch(open_to(server, timeout_s=0.5), server.url)
 
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 8  # it trickles for 10
 
 
 def test_a_server_that_never_answers_meets_the_deadline(web_servers: Web) -> None:
