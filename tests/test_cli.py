@@ -22,7 +22,7 @@ def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"COLUMNS": "80"}
     return subprocess.run(
         [sys.executable, "-m", "backend.cli", *arguments],
-        capture_output=True, text=True, timeout=120, env=environment, check=False,
+        capture_output=True, text=True, timeout=240, env=environment, check=False,
     )  # fmt: skip
 
 

@@ -226,7 +226,7 @@ def test_triton_by_the_files_command_serves_the_exported_repository_to_the_clien
 
     server.start()
     try:
-        is_healthy = wait_until(lambda: answers(f"http://{server.http}{path}"), 60)
+        is_healthy = wait_until(lambda: answers(f"http://{server.http}{path}"), 120)
         encoder = TritonEncoder(server.url, exact)
         rows = encoder.encode(images).astype(np.float64)
         encoder.close()

@@ -50,14 +50,14 @@ def web(server: LabelStudioServer, tmp_path_factory: pytest.TempPathFactory) -> 
         command([sys.executable, "-m", "backend.cli", "migrate"])
         process = subprocess.Popen([sys.executable, "-m", "backend.cli", "web", "--port", str(port)])
         try:
-            assert wait_until(lambda: answers(f"{url}/health"), 30)
+            assert wait_until(lambda: answers(f"{url}/health"), 120)
             yield str(images)
         finally:
             stop(process)
 
 
 def command(arguments: list[str], expected: int = 0) -> str:
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=240)
     assert done.returncode == expected, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -69,7 +69,7 @@ def answer(project: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dic
 
     assert reflect(project.id, 2) == {"mirrored": True}
     command = [sys.executable, "-c", LATER]
-    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -75,7 +75,7 @@ class Loop:
                 sa.select(Round.step).where(Round.project_id == self.project_id, Round.number == number)
             )
 
-    def wait_done(self, number: int, timeout_s: float = 60) -> float:
+    def wait_done(self, number: int, timeout_s: float = 200) -> float:
         """Seconds until the round is done."""
         started = time.monotonic()
         assert wait_until(lambda: self.state(number) in ("done", "failed"), timeout_s), self.log.read_text()[-3000:]

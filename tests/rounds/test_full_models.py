@@ -100,7 +100,7 @@ def test_an_ensemble_answers_for_what_the_head_doubts_and_is_asked_once(
     there = [1, 2, 4, 5]
     np.testing.assert_allclose(said[:, there], np.broadcast_to(expected[there][:, ::-1], (2, 4, 3)), atol=2e-3)
     np.testing.assert_array_equal(said, again)
-    assert wait_until(lambda: [inferences(triton, name) for name in names] == [4, 4], 10)
+    assert wait_until(lambda: [inferences(triton, name) for name in names] == [4, 4], 60)
 
 
 def test_a_model_whose_dropout_stays_on_gives_draws_that_differ(pool: Candidates, triton: EmbeddedTriton) -> None:

@@ -51,7 +51,7 @@ def test_workers_killed_after_each_step_in_turn_go_on_after_a_restart(
     for step in STEPS:
         marker = tmp_path / step
         killed = killed_worker.start(step, marker, loop.log)
-        killed.join(60)
+        killed.join(120)
         assert killed.exitcode == -signal.SIGKILL, step
         assert marker.exists()
 
@@ -66,9 +66,9 @@ def test_another_worker_takes_over_within_15_seconds(loop: Loop, studio: Studio,
     marker = tmp_path / "killed"
     number = loop.ask()
     killed = killed_worker.start("choose", marker, loop.log)
-    assert wait_until(lambda: loop.state(number) == "running", 60)
+    assert wait_until(lambda: loop.state(number) == "running", 120)
     loop.work()
-    killed.join(60)
+    killed.join(120)
     assert killed.exitcode == -signal.SIGKILL
 
     assert wait_until(lambda: loop.step(number) not in ("choose", ""), 15)  # it chose again and went on

@@ -131,7 +131,7 @@ def test_a_text_project_goes_round(loop: TextLoop, studio: Studio, minilm: Encod
             answers[:] = web.post("/predict", json=body | {"tasks": tasks}).raise_for_status().json()["results"]
             return all(entry["result"] for entry in answers[:-1])
 
-        assert wait_until(is_answered, 60)
+        assert wait_until(is_answered, 120)
         page = web.get(f"/projects/{_name(loop)}/batch").raise_for_status().text
         health = web.get(f"/projects/{_name(loop)}/health").raise_for_status().text
 

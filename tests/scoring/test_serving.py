@@ -64,7 +64,7 @@ def test_a_killed_parent_leaves_no_process_and_the_next_start_no_memory(tmp_path
     parent.stdout.close()
 
     assert len(family) == 3  # Triton and two instances
-    assert wait_until(lambda: not any(map(is_at_work, family)), timeout_s=10)
+    assert wait_until(lambda: not any(map(is_at_work, family)), timeout_s=60)
     server.start()
     server.stop()
     assert segments(server) == []
@@ -75,7 +75,7 @@ def test_a_restart_keeps_the_address(triton: serving.EmbeddedTriton) -> None:
     url = triton.url
     assert triton.pid is not None
     os.kill(triton.pid, signal.SIGKILL)
-    assert wait_until(lambda: not triton.is_alive(), timeout_s=10)
+    assert wait_until(lambda: not triton.is_alive(), timeout_s=60)
 
     triton.restart()
 

@@ -58,7 +58,7 @@ def running() -> Iterator[str]:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, preexec_fn=die_with_parent(), **who,
         )  # fmt: skip
         url = f"postgresql://nextbatch@127.0.0.1:{port}/postgres"
-        assert wait_until(lambda: _accepts(url), timeout_s=30), "Postgres did not start within 30 s"
+        assert wait_until(lambda: _accepts(url), timeout_s=120), "Postgres did not start within 120 s"
         yield url
         server.terminate()
         server.wait(30)

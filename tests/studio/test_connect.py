@@ -164,7 +164,7 @@ def test_an_annotation_reaches_our_webhook(studio: Studio, project_id: int, web:
 
     number = studio.post(f"/api/tasks/{task_id}/annotations/", {"result": TASK.to_result("cat")})["id"]
 
-    assert wait_until(lambda: number in [n for event in stored(project) for n in event.annotation_ids], timeout_s=10)
+    assert wait_until(lambda: number in [n for event in stored(project) for n in event.annotation_ids], timeout_s=60)
     assert all(event.action in connect.WEBHOOK_ACTIONS for event in stored(project))
 
 
@@ -185,7 +185,7 @@ def test_a_folder_is_shown_once(studio: Studio, server: LabelStudioServer, proje
     assert len(studio.get("/api/storages/localfiles", {"project": project_id})) == 1
     address = f"{server.url}/data/local-files/"
     login = {"Authorization": f"Token {server.account.token}"}
-    answer = httpx.get(address, params={"d": "cats/1.jpg"}, headers=login, trust_env=False)
+    answer = httpx.get(address, params={"d": "cats/1.jpg"}, headers=login, trust_env=False, timeout=30)
     assert answer.content == b"a picture"
 
 

@@ -48,7 +48,7 @@ def test_the_account_is_an_administrator_whose_token_works(server: LabelStudioSe
 
 
 def test_strangers_cannot_sign_up_without_the_invitation(server: LabelStudioServer) -> None:
-    with httpx.Client(base_url=server.url, trust_env=False) as stranger:
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as stranger:
         page = stranger.get("/user/signup/").text
         token = page.partition('name="csrfmiddlewaretoken" value="')[2].partition('"')[0]
         form = {"email": "stranger@example.com", "password": "long-enough-1", "csrfmiddlewaretoken": token}
@@ -81,7 +81,7 @@ def test_a_server_that_ends_at_once_tells_the_end_of_its_log(tmp_path: Path) -> 
     server.start()
 
     with pytest.raises(LabelStudioDied, match=r"exit code 3[\s\S]*no such table"):
-        server.wait_ready(timeout_s=20)
+        server.wait_ready(timeout_s=120)
 
 
 def test_a_killed_parent_takes_label_studio_with_it(python_env: Path, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ signal.pause()
 
         parent.kill()
 
-        assert wait_until(lambda: _is_gone(child), timeout_s=10)
+        assert wait_until(lambda: _is_gone(child), timeout_s=60)
 
 
 def _is_gone(pid: int) -> bool:

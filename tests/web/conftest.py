@@ -53,8 +53,8 @@ def serving(folder: Path, program: str = "from backend.web.server import run", *
     environment = os.environ | {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"} | settings
     process = spawn([sys.executable, "-c", f"{program}\nrun('127.0.0.1', {port})"], log, environment)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, verify=certificates()) as client:
-            assert wait_until(lambda: _answers(client), timeout_s=40), log.read_text()
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, verify=certificates()) as client:
+            assert wait_until(lambda: _answers(client), timeout_s=120), log.read_text()
             yield Web(f"http://127.0.0.1:{port}", client, process, log)
     finally:
         stop(process)

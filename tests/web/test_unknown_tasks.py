@@ -40,7 +40,7 @@ def test_unknown_tasks_are_predicted_through_triton(
             answer[:] = web.client.post("/predict", json=body).raise_for_status().json()["results"]
             return all(entry["result"] for entry in (answer[0], *answer[2:]))
 
-        assert wait_until(is_answered, 60), web.log.read_text()
+        assert wait_until(is_answered, 120), web.log.read_text()
 
     alone = LocalEncoder(spec, streams=1)
     for path, entry in zip(images, [answer[0], *answer[2:]], strict=True):

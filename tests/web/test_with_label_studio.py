@@ -128,7 +128,7 @@ def test_retrieved_predictions_are_the_models(studio: Studio, connected: Connect
 def test_start_training_asks_for_a_round(studio: Studio, connected: Connected) -> None:
     studio.post(f"/api/ml/{connected.backend_id}/train", {})
 
-    assert wait_until(lambda: len(rounds(connected.project)) == 2, timeout_s=10)
+    assert wait_until(lambda: len(rounds(connected.project)) == 2, timeout_s=60)
     assert [round_.trigger for round_ in rounds(connected.project)][-1] == "start_training"
 
 
@@ -150,7 +150,7 @@ def test_what_people_do_arrives_as_events(studio: Studio, connected: Connected, 
     studio.post(f"/api/projects/{connected.studio_id}/import", [{"data": {"image": "https://example.org/new.jpg"}}])
 
     expected = ["ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED", "TASKS_CREATED"]
-    assert wait_until(lambda: set(expected) <= {event.action for event in stored(connected.project)}, timeout_s=10)
+    assert wait_until(lambda: set(expected) <= {event.action for event in stored(connected.project)}, timeout_s=60)
     events = {event.action: event for event in stored(connected.project)}
     assert events["ANNOTATION_CREATED"].task_ids == [task_id]
     assert events["ANNOTATION_CREATED"].annotation_ids == [made["id"]]
