@@ -17,7 +17,6 @@ from backend.errors import EncoderDown
 from backend.learning.encoders import EncoderSpec
 from backend.pool.decode import decode
 from backend.processes import free_port, wait_until
-from backend.scoring import servers
 from backend.scoring.local import LocalEncoder
 from backend.scoring.pipeline import Scan, ScanConfig, ScanItem
 from backend.scoring.repository import model_name
@@ -63,7 +62,7 @@ def test_idle_servers_share_the_work(
         after = [encoded_by(server, exact) for server in (triton, second_triton)]
         return [end - start for start, end in zip(before, after, strict=True)]
 
-    assert wait_until(lambda: sum(taken()) == 48, 10), taken()
+    assert wait_until(lambda: sum(taken()) == 48, 60), taken()
     assert min(taken()) >= 12
     expected = LocalEncoder(exact).encode(images[:6])
     for part in rows:
@@ -82,10 +81,10 @@ def test_a_busy_server_gets_no_request_while_another_is_idle(
     try:
         with ThreadPoolExecutor(1) as pool:
             stuck = pool.submit(both.encode, images[:4])
-            if not wait_until(lambda: both._servers[0].under_way == 4, 1):
+            if not wait_until(lambda: both._servers[0].under_way == 4 or stuck.done(), 60) or stuck.done():
                 stuck.result()  # the idle one had it
                 stuck = pool.submit(both.encode, images[:4])
-            assert wait_until(lambda: both._servers[0].under_way == 4, 5)
+            assert wait_until(lambda: both._servers[0].under_way == 4, 60)
             for _ in range(5):
                 both.encode(images[:2])
             frozen.resume()
@@ -93,7 +92,7 @@ def test_a_busy_server_gets_no_request_while_another_is_idle(
     finally:
         frozen.resume()
 
-    assert wait_until(lambda: encoded_by(second_triton, exact) >= before + 10, 10)
+    assert wait_until(lambda: encoded_by(second_triton, exact) >= before + 10, 60)
 
 
 def test_a_scan_outlives_a_killed_server_and_takes_it_back(
@@ -120,7 +119,7 @@ def test_a_scan_outlives_a_killed_server_and_takes_it_back(
     report = asyncio.run(scan.run([ScanItem(n, str(path)) for n, path in enumerate(paths)]))
     assert both._servers[1].is_left_out
     second_triton.restart()
-    is_back = wait_until(lambda: not both._servers[1].is_left_out, 30)
+    is_back = wait_until(lambda: not both._servers[1].is_left_out, 90)
     before = encoded_by(second_triton, exact)
     both.encode(np.zeros((2, 8, 8, 3), np.uint8))
     both.encode(np.zeros((2, 8, 8, 3), np.uint8))
@@ -130,7 +129,7 @@ def test_a_scan_outlives_a_killed_server_and_takes_it_back(
     assert sorted(done) == list(range(160))
     assert (store.locate(list(done.values())) >= 0).all()
     assert is_back
-    assert wait_until(lambda: encoded_by(second_triton, exact) == before + 2, 10)
+    assert wait_until(lambda: encoded_by(second_triton, exact) == before + 2, 60)
 
 
 def test_when_all_are_away_the_error_passes(exact: EncoderSpec, images: NDArray[np.uint8]) -> None:
@@ -154,4 +153,4 @@ def test_nothing_is_looked_at_after_closing(exact: EncoderSpec, images: NDArray[
     encoder.close()
 
     looking = lambda: any(thread.name == "triton-look" for thread in threading.enumerate())  # noqa: E731
-    assert wait_until(lambda: not looking(), 5 * servers.LOOK_S)
+    assert wait_until(lambda: not looking(), 60)

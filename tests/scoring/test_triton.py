@@ -116,7 +116,7 @@ def test_a_call_during_an_outage_waits_for_triton_to_come_back(
     before = encoder.encode(images)
     assert triton.pid is not None
     os.kill(triton.pid, signal.SIGKILL)
-    assert wait_until(lambda: not triton.is_alive(), timeout_s=10)
+    assert wait_until(lambda: not triton.is_alive(), timeout_s=60)
     back = threading.Thread(target=triton.restart)
     back.start()
 
@@ -151,7 +151,7 @@ def test_no_triton_is_a_passing_error_within_the_time_given(exact: EncoderSpec, 
         encoder.encode(images)
 
     assert caught.value.is_passing
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 15  # without it, 30
 
 
 def test_a_frozen_triton_is_a_passing_error_within_the_time_given(
@@ -171,7 +171,7 @@ def test_a_frozen_triton_is_a_passing_error_within_the_time_given(
         frozen.resume()
 
     assert caught.value.is_passing
-    assert took_s < 4
+    assert took_s < 15  # without it, 30
     encoder.timeout_s = 30.0
     np.testing.assert_allclose(encoder.encode(images), expected, atol=1e-4)
     encoder.close()
@@ -221,7 +221,7 @@ def test_a_killed_client_leaves_no_file_and_its_memory_is_swept(
     )
     arguments = [triton.url, str(exact.path.parent.parent), exact.digest]
     with subprocess.Popen([sys.executable, "-c", program, *arguments]) as client:
-        assert client.wait(60) == -signal.SIGKILL
+        assert client.wait(120) == -signal.SIGKILL
         prefix = f"{shared_memory.PREFIX}{client.pid}-"
     left = {name for name in regions(triton) if name.startswith(prefix)}
     files = list(shared_memory.FOLDER.glob(f"{prefix}*"))
