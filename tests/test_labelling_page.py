@@ -156,4 +156,4 @@ def answers(project: Opened) -> dict[int, str | None]:
     items = [offered.item_id for offered in project.batch]
     with reading() as session:
         rows = sa.select(Annotation.item_id, Annotation.label).where(Annotation.item_id.in_(items))
-        return dict(session.execute(rows).tuples().all())
+        return dict(session.execute(rows).all())

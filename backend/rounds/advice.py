@@ -96,7 +96,7 @@ def _plateau(labels: tuple[int, ...], accuracies: tuple[float, ...], measured_on
     return Advice(signal.criterion, None if signal.says_stop is None else bool(signal.says_stop), signal.says)
 
 
-def _measured(session: Session, project: Project) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def _measured(session: Session, project: Project) -> Measured:
     """Metrics and lineages of the newest 500 versions, the oldest first."""
     rows = session.execute(
         sa.select(ModelVersion.metrics, ModelVersion.lineage)
@@ -104,4 +104,4 @@ def _measured(session: Session, project: Project) -> list[tuple[dict[str, Any], 
         .order_by(ModelVersion.number.desc())
         .limit(MOST_POINTS)
     )
-    return list(rows.tuples())[::-1]
+    return rows.all()[::-1]

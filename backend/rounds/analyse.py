@@ -88,10 +88,10 @@ def _members(rows: Sequence[Labelled]) -> list[slices.Members]:
     given: dict[int, dt.datetime] = {}
     for chunk in chunks([row.item_id for row in rows]):
         with reading() as session:
-            data |= dict(session.execute(sa.select(Item.id, Item.data).where(Item.id.in_(chunk))).tuples().all())
+            data |= dict(session.execute(sa.select(Item.id, Item.data).where(Item.id.in_(chunk))).all())
             dated = sa.select(Annotation.item_id, sa.func.max(Annotation.created_at))
             dated = dated.where(Annotation.item_id.in_(chunk), Annotation.deleted_at.is_(None))
-            given |= dict(session.execute(dated.group_by(Annotation.item_id)).tuples().all())
+            given |= dict(session.execute(dated.group_by(Annotation.item_id)).all())
     fields = sorted({name for known in data.values() for name in known if not name.startswith("nextbatch_")})
     found = [
         one for name in fields for one in slices.members_of(name, [data.get(row.item_id, {}).get(name) for row in rows])
@@ -155,7 +155,7 @@ def _encode_changed(project: Project, rows: Sequence[Labelled], embeddings: Embe
     """Store the vectors of these items' changed images. An item that cannot be read any more is left out."""
     with reading() as session:
         named = sa.select(Item.content_hash, Item.uri).where(Item.id.in_([row.item_id for row in rows]))
-        uris = {hash_: uri for hash_, uri in session.execute(named).tuples() if hash_ is not None}
+        uris = {hash_: uri for hash_, uri in session.execute(named) if hash_ is not None}
     decode = decoder(embeddings.spec)
     by_shape: dict[tuple[int, ...], list[tuple[str, NDArray[np.uint8]]]] = defaultdict(list)
     for hash_, blob in asyncio.run(_fetched(project, uris)):

@@ -42,9 +42,7 @@ def sync(project_id: int) -> dict[str, Any]:
                 sa.select(Annotation.external_id, Annotation.updated_at).where(
                     Annotation.project_id == project_id, Annotation.deleted_at.is_(None)
                 )
-            )
-            .tuples()
-            .all()  # a Result has keys(), which dict() would take for a mapping
+            ).all()  # a Result has keys(), which dict() would take for a mapping
         )
         studio_project_id = studio_project_id_of(project)
     task = LabelTask.parse(project.label_config)
@@ -169,7 +167,7 @@ def _pull_tasks(studio: Studio, project: Project, task: LabelTask) -> None:
         known = session.execute(
             sa.select(Item.key, Item.task_id).where(Item.project_id == project.id, Item.task_id.is_not(None))
         )
-        taken = {key: task_id for key, task_id in known.tuples() if task_id is not None}
+        taken = {key: task_id for key, task_id in known if task_id is not None}
     with transaction() as session:
         catalog.add_items(session, project.id, _unknown(records, task, taken))
         catalog.forget_tasks(session, project.id, {record.task_id for record in records})
@@ -207,9 +205,7 @@ def _store_annotations(
                 sa.select(Item.task_id, Item.id).where(
                     Item.project_id == project_id, Item.task_id.in_([record.task_id for record in chunk])
                 )
-            )
-            .tuples()
-            .all()
+            ).all()
         )
         known = {
             annotation.external_id: annotation

@@ -90,7 +90,7 @@ def failures(project: int) -> dict[str, Any]:
         of_project = Item.project_id == project
         failed = session.execute(sa.select(Item.uri, Item.failure).where(of_project, Item.state == "failed"))
         encoded = sa.select(sa.func.count()).select_from(Item).where(of_project, Item.state == "encoded")
-        return {"failed": dict(failed.tuples().all()), "encoded": session.scalar(encoded)}
+        return {"failed": dict(failed.all()), "encoded": session.scalar(encoded)}
 
 
 def peak_bytes() -> int:

@@ -16,7 +16,7 @@ def label(project: int, ids: list[int] | None = None, count: int = 0) -> dict[st
     """Label these items, or `count` of the pool spread evenly, by the folder that an item's address names."""
     with reading() as session:
         of_pool = sa.select(Item.id, Item.uri).where(Item.project_id == project, Item.state == "encoded")
-        items = session.execute(of_pool.order_by(Item.key)).tuples().all()
+        items = session.execute(of_pool.order_by(Item.key)).all()
     chosen = set(ids) if ids is not None else {id_ for id_, _ in items[:count]}
     now = dt.datetime.now(dt.UTC)
     with transaction() as session:

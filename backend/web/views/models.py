@@ -74,9 +74,7 @@ def models(session: Session, project: Project, limit: int, newest: int | None = 
     rows = session.scalars(query.order_by(ModelVersion.number.desc()).limit(limit + 1)).all()
     wanted = {row.parent_id for row in rows if row.parent_id is not None}
     parents = dict(
-        session.execute(sa.select(ModelVersion.id, ModelVersion.number).where(ModelVersion.id.in_(wanted)))
-        .tuples()
-        .all()
+        session.execute(sa.select(ModelVersion.id, ModelVersion.number).where(ModelVersion.id.in_(wanted))).all()
     )
     return cut([view(row, parents) for row in rows], limit, lambda one: one.number)
 

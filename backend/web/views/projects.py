@@ -80,9 +80,7 @@ def projects(session: Session) -> list[ProjectLine]:
             sa.select(Annotation.project_id, sa.func.count(Annotation.item_id.distinct()))
             .where(Annotation.deleted_at.is_(None), Annotation.label.is_not(None))
             .group_by(Annotation.project_id)
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     return [ProjectLine(one.name, labels.get(one.id, 0), latest_round(session, one.id)) for one in found]
 
@@ -117,9 +115,7 @@ def counts(session: Session, project_id: int) -> Counts:
     states = dict(
         session.execute(
             sa.select(Item.state, sa.func.count()).where(Item.project_id == project_id).group_by(Item.state)
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     annotated = (
         sa.select(Annotation.item_id)
