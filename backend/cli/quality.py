@@ -50,8 +50,7 @@ def check(
     head = None if version is None else registry.load_head(version)
     penalty = 0.0 if version is None else float(version.lineage["penalty"])
     found = checks.find_suspects(known, head, embeddings, penalty, named.settings.seed)[:most]
-    assert head is not None
-    rows = [{"item": row.item_id, "label": row.label, "why": checks.reason(one, head)} for row, one in found]
+    rows = [{"item": one.item.item_id, "label": one.item.label, "why": one.reason} for one in found]
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from backend.learning.folds import deal
 from backend.learning.heads import Head
 from backend.learning.laplace import deviations
 from backend.learning.logistic import Solution, solve
@@ -102,9 +103,7 @@ def held_out(
 
     The parts are fitted as the members of a committee are; an item alone in its class is held out like the others.
     """
-    order = np.random.default_rng(seed).permutation(len(labels))
-    part = np.empty(len(labels), np.int64)
-    part[order[np.argsort(labels[order], kind="stable")]] = np.arange(len(labels)) % _PARTS
+    part = deal(np.asarray(labels, np.int64), _PARTS, seed)
     weights = (part[:, None] != np.arange(_PARTS)).astype(np.float64)
     heads = _fitted(head, embeddings, labels, penalty, weights / np.maximum(weights.sum(axis=0), 1))
     answers = np.empty((len(labels), len(head.classes)), np.float32)

@@ -29,3 +29,11 @@ def assign_folds(
     fold[dealt] = np.arange(len(dealt)) % parts
     fold[fold >= used] = -1
     return fold, used
+
+
+def deal(labels: NDArray[np.int64], parts: int, seed: int) -> NDArray[np.int64]:
+    """The part of each label, (l,), from 0: all are dealt, those of a class over the parts in turn."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    part = np.empty(len(labels), np.int64)
+    part[order[np.argsort(labels[order], kind="stable")]] = np.arange(len(labels)) % parts
+    return part

@@ -12,13 +12,15 @@ from torch import Tensor
 from backend.errors import NothingToLearnFrom, UnusableTrainingData
 from backend.learning.calibration import MIN_SAMPLES, fit_temperature, log_loss
 from backend.learning.candidates import DEFAULT_PENALTY, PENALTIES, Candidate, uncorrelated
-from backend.learning.folds import assign_folds
+from backend.learning.folds import assign_folds, deal
+from backend.learning.heads import Head
 from backend.learning.logistic import Solution, solve
 from backend.learning.set_heads import SetHead
 from backend.learning.training import FitReport, OutOfFold, moments
 
 _FEWEST_FOR_THRESHOLD = 10  # held-out items with a label below which its threshold would fit noise
 _HALF = 0.5
+_PARTS = 5
 
 
 def fit_sets(
@@ -89,6 +91,23 @@ def fit_sets(
         graph_nodes=0,
         seconds=time.perf_counter() - started,
     )
+
+
+def held_out_sets(
+    head: Head, embeddings: NDArray[Any], sets: NDArray[np.bool_], penalty: float, seed: int = 0
+) -> NDArray[np.float32]:
+    """What a head that was not fitted to it says of each labelled item: probabilities (l, K), in five parts.
+
+    Embeddings (l, d) with the sets (l, K) of the labels of `head`, whose moments, temperature and `penalty` the parts
+    have. O(iterations · parts · l · min(l, d) · K).
+    """
+    features = torch.from_numpy(head.reaches(embeddings))
+    rotated, _ = uncorrelated(features)
+    part = deal(_rarest(sets), _PARTS, seed)
+    keep = [part != one for one in range(_PARTS)]
+    solved = _solve(rotated, sets, keep, penalty * features.shape[1], False, None, 1e-3, 60)
+    logits = _held_out(rotated, solved, part, np.arange(len(sets)), sets.shape[1])
+    return _sigmoid(logits / np.float32(head.temperature))
 
 
 def thresholds(probabilities: NDArray[Any], truth: NDArray[np.bool_]) -> NDArray[np.float32]:

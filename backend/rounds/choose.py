@@ -192,12 +192,12 @@ def _choose_checks(
     found = checks.find_suspects(known, head, embeddings, penalty, seed)
     found = (checks.with_tasks(found) if config.needs_tasks else found)[: config.batch.size]
     assert head is not None
-    answers = predictions(head, embeddings.gather([row.content_hash for row, _ in found]))
-    drawn = [Drawn(row.item_id, 1 - one.self_confidence, 1.0, checks.reason(one, head), False) for row, one in found]
+    answers = predictions(head, embeddings.gather([one.item.content_hash for one in found]))
+    drawn = [Drawn(one.item.item_id, 1 - one.belief, 1.0, one.reason, False) for one in found]
     with transaction() as session:
         kept = [pick for pick in left_over(session, project.id) if pick.is_random_slice]
         predicted = {pick.item_id: pick.prediction for pick in kept}
-        predicted |= dict(zip([row.item_id for row, _ in found], answers, strict=True))
+        predicted |= dict(zip([one.item.item_id for one in found], answers, strict=True))
         batch = save_batch(session, project, round_, version, kept, drawn, predicted, None, {})
         batch.strategy, batch.policy = checks.STRATEGY, f"As asked: {len(found)} labels that the model contradicts."
         return _report(session, batch)

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from backend.database import Item, ModelAnalysis, ModelChange, Project, reading, transaction
+from backend.database import Item, ModelAnalysis, ModelChange, Pick, Project, reading, transaction
 from backend.learning import look, registry
 from backend.questions import set_label
-from backend.rounds import analyse, challenge, choose, learn
+from backend.rounds import analyse, challenge, choose, encoding, learn
+from backend.rounds.source import _asked_again
 from backend.studio.labels import image_config
 from backend.web.app import create_app
 from tests.monitoring.conftest import DIMS, Played, clusters
 from tests.monitoring.test_challenge import add_version
 from tests.monitoring.test_commands import run
+from tests.monitoring.test_quality import ask
 
 NUMBERS = '<View><Image name="image" value="$image"/><Number name="n" toName="image"/></View>'
 HELD = range(100, 180)
@@ -31,7 +33,7 @@ def configure(played: Played, label_config: str | None = None, **config: object)
 
 @pytest.fixture
 def seen(played: Played, monkeypatch: pytest.MonkeyPatch) -> Played:
-    for module in (analyse, choose):
+    for module in (analyse, choose, encoding):
         monkeypatch.setattr(module, "open_embeddings", learn.open_embeddings)
     played.hold_out(HELD)
     return played
@@ -93,6 +95,30 @@ def test_slices_are_kept_with_the_version_and_shown(kind: str, title: str, reque
     assert "worse than the rest" in page
     assert "camera old" in page
     assert title[1:] in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "says"), [("numbered", (3, 104), "give or take"), ("grouped", (5, 104), "a model that has not")]
+)
+def test_wrong_labels_are_found_and_become_a_batch(
+    kind: str, wrong: tuple[int, int], says: str, request: pytest.FixtureRequest
+) -> None:
+    played: Played = request.getfixturevalue(kind)
+    played.learn()
+
+    batch = ask(played, checks=True)
+    told = json.loads(run("data", "check", "p", "--json"))
+
+    with reading() as session:
+        picks = session.scalars(sa.select(Pick).where(Pick.batch_id == batch.id).order_by(Pick.rank)).all()
+        again = _asked_again(session, batch, is_new=True)
+    assert batch.strategy == "check_labels"
+    assert {played.items[place] for place in wrong} <= {pick.item_id for pick in picks}
+    assert len(picks) <= 12
+    assert again == {pick.item_id for pick in picks}
+    assert says in picks[0].reason
+    assert {played.items[place] for place in wrong} <= {one["item"] for one in told}
+    assert says in told[0]["why"]
 
 
 def test_a_challenger_that_says_numbers_wins_and_loses_by_its_errors(numbered: Played) -> None:

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from cleanlab.filter import find_label_issues
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import t
 
 from backend.database import Annotation, Batch, Pick, Round, now, reading, transaction
 from backend.errors import NothingToLookFor
-from backend.learning.quality import suspects
+from backend.learning.quality import number_suspects, set_suspects, suspects
+from backend.learning.set_training import fit_sets, held_out_sets
 from backend.monitoring.acceptance import Answer, check_acceptance, tabulate
 from backend.monitoring.suspicion import believed
 from backend.rounds import choose, drift, learn
@@ -33,6 +38,88 @@ def test_suspects_are_cleanlabs() -> None:
     assert [one.row for one in found] == issues.tolist()
     assert len(found) > 10
     assert np.mean([labels[one.row] != truth[one.row] for one in found]) > 0.8
+
+
+def test_suspected_sets_are_cleanlabs_label_by_label() -> None:
+    random = np.random.default_rng(1)
+    chances = random.beta(0.5, 0.8, size=(300, 4))
+    truth = random.uniform(size=chances.shape) < chances
+    is_wrong = random.uniform(size=chances.shape) < 0.04
+    given_, names = truth ^ is_wrong, np.arange(4)
+    said = np.clip(np.where(truth, chances**0.3, chances**3), 0.01, 0.99)
+
+    found = set_suspects(said, given_)
+
+    issues = find_label_issues(
+        [names[row].tolist() for row in given_], said, filter_by="confident_learning", multi_label=True, n_jobs=1
+    )
+    assert {one.row for one in found} == set(np.flatnonzero(issues).tolist())
+    assert [one.self_confidence for one in found] == sorted(one.self_confidence for one in found)
+    told = {(one.row, label) for one in found for label, _ in (*one.missing, *one.surplus)}
+    assert np.mean([is_wrong[where] for where in told]) > 0.5
+    assert all(not given_[one.row, label] for one in found for label, _ in one.missing)
+    assert all(given_[one.row, label] for one in found for label, _ in one.surplus)
+
+
+def test_what_is_said_of_a_set_does_not_know_the_set() -> None:
+    random = np.random.default_rng(2)
+    x, truth = random.normal(size=(120, 40)).astype(np.float32), random.uniform(size=(120, 3)) < 0.4
+    report = fit_sets(x, truth, ("a", "b", "c"))
+
+    known, unseen = report.head.predict(x), held_out_sets(report.head, x, truth, 1e-3)
+
+    assert unseen.shape == (120, 3)
+    assert known[truth].mean() > known[~truth].mean()
+    assert unseen[truth].mean() < unseen[~truth].mean() + 0.1  # noise teaches nothing
+    assert np.array_equal(unseen, held_out_sets(report.head, x, truth, 1e-3))
+
+
+def test_a_number_is_suspected_by_the_outlier_test_with_false_discoveries_controlled() -> None:
+    random = np.random.default_rng(0)
+    deviation = random.uniform(0.5, 2, size=80)
+    truth = random.normal(size=80) * deviation
+    truth[[4, 40]] += (12, -9)
+    said = np.stack([np.zeros(80), deviation], axis=1)
+
+    found = number_suspects(said, truth)
+
+    z = truth / deviation
+    p = [2 * t.sf(abs(z[at]) / np.sqrt(np.square(np.delete(z, at)).mean()), 79) for at in range(80)]
+    ranked = np.argsort(p)
+    most = max(place for place, at in enumerate(ranked, start=1) if p[at] <= 0.05 * place / 80)
+    assert [one.row for one in found] == ranked[:most].tolist()
+    assert {4, 40} <= {one.row for one in found}
+    assert found[0].p == pytest.approx(80 * p[found[0].row])
+    assert (found[0].given, found[0].said) == (truth[found[0].row], 0)
+
+
+def test_numbers_that_are_right_are_rarely_suspected_and_wrong_ones_do_not_hide_each_other() -> None:
+    random, alarms, false, hits = np.random.default_rng(3), 0, [], 0
+    for _ in range(150):
+        truth, said = random.normal(size=200), np.stack([np.zeros(200), np.full(200, 0.3)], axis=1)
+        alarms += bool(number_suspects(said, truth))
+        truth[:10] += 6
+        rows = np.array([one.row for one in number_suspects(said, truth)])
+        false.append((rows >= 10).mean() if len(rows) else 0.0)
+        hits += int((rows < 10).sum())
+
+    assert alarms <= 14  # 5 % of 150 would be 7.5
+    assert np.mean(false) <= 0.06
+    assert hits / 1_500 > 0.6
+
+
+@settings(max_examples=20, deadline=None)
+@given(arrays(np.float64, 12, elements=st.integers(-30, 30).map(float)), st.permutations(range(12)), st.integers(-3, 3))
+def test_suspected_numbers_follow_neither_the_unit_nor_the_order(
+    truth: np.ndarray, order: list[int], power: int
+) -> None:
+    said, unit = np.stack([np.zeros(12), np.linspace(1, 2, 12)], axis=1), 2.0**power
+
+    found = number_suspects(said, truth)
+
+    same = number_suspects(said[order] * [unit, 5], truth[order] * unit)
+    assert {order[one.row] for one in same} == {one.row for one in found}
+    assert all(one.p <= 0.05 for one in found)
 
 
 @pytest.fixture
