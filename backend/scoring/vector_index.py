@@ -96,8 +96,13 @@ class VectorIndex:
             rows = list(meta.items())
             connection.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", rows)
             found = dict(connection.execute("SELECT name, value FROM meta"))
+            self._identity = _identity(path)
         if found != meta:
             raise VectorStoreMismatch(path=path, found=found, expected=meta)
+
+    def is_there(self) -> bool:
+        """Whether the file of that name is still the one that was opened."""
+        return _identity(self.path) == self._identity
 
     def count(self) -> int:
         with self._reading.held() as connection:
@@ -213,6 +218,14 @@ def _opening(path: Path) -> Iterator[None]:
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _end(connection: sqlite3.Connection) -> int:

@@ -56,12 +56,25 @@ class VectorStore:
         self.digest = digest
         self.dims = dims
         self.dtype: np.dtype[np.generic] = np.dtype(dtype)
-        self.path.mkdir(parents=True, exist_ok=True)
-        meta = {"digest": digest, "dims": str(dims), "dtype": self.dtype.str}
-        self.index = VectorIndex(self.path / "index.db", meta)
-        self._maps: dict[int, NDArray[np.generic]] = {}
-        self._maps_lock = threading.Lock()
+        self._maps_lock, self._opening = threading.Lock(), threading.Lock()
+        self._open()
         self.reap()
+
+    def _open(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        meta = {"digest": self.digest, "dims": str(self.dims), "dtype": self.dtype.str}
+        with self._maps_lock:
+            self._maps: dict[int, NDArray[np.generic]] = {}
+        self._index = VectorIndex(self.path / "index.db", meta)
+
+    @property
+    def index(self) -> VectorIndex:
+        """The index; opened anew where the folder was given up meanwhile, and perhaps made again by another process."""
+        if not self._index.is_there():
+            with self._opening:
+                if not self._index.is_there():
+                    self._open()
+        return self._index
 
     @classmethod
     def at(cls, folder: Path) -> "VectorStore":
@@ -124,7 +137,7 @@ class VectorStore:
 
         Raises VectorsInUse where `how` does not wait and somebody else holds it.
         """
-        with (self.path / "scan.lock").open("w") as file:
+        with self.index.path.with_name("scan.lock").open("w") as file:
             try:
                 fcntl.flock(file, how)
             except BlockingIOError:
@@ -150,7 +163,7 @@ class VectorStore:
 
     def close(self) -> None:
         """Close the index; the store is not used again."""
-        self.index.close()
+        self._index.close()
         self._maps.clear()
 
     def reap(self) -> None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -194,3 +195,34 @@ def test_readers_and_a_writer_go_on_beside_a_collector(tmp_path: Path, short_seg
 
     np.testing.assert_array_equal(store.gather(mine), rows_of(mine))
     assert store.verify().damaged == ()
+
+
+def test_a_process_that_had_a_store_open_goes_on_in_the_one_that_was_made_in_its_place(tmp_path: Path) -> None:
+    first, second, third = ([content_hash("store", number) for number in some] for some in ([0, 1], [2, 3, 4], [5, 6]))
+    long_open = VectorStore(tmp_path, DIGEST, DIMS)
+    long_open.put(first, rows_of(first))
+    shutil.rmtree(long_open.path)  # nothing used that encoder any more
+    made_anew = VectorStore(tmp_path, DIGEST, DIMS)
+    made_anew.put(second, rows_of(second))
+
+    with long_open.held():
+        long_open.put(third, rows_of(third))
+
+    for store in (made_anew, long_open):
+        assert store.verify().damaged == ()
+        assert (store.locate(first) == -1).all()
+        np.testing.assert_array_equal(store.gather(second + third), rows_of(second + third))
+
+
+def test_a_process_that_had_a_store_open_makes_it_anew_where_it_is_gone(tmp_path: Path) -> None:
+    hashes = [content_hash("store", number) for number in range(3)]
+    store = VectorStore(tmp_path, DIGEST, DIMS)
+    store.put(hashes, rows_of(hashes))
+    shutil.rmtree(store.path)
+
+    with store.held():
+        found = store.locate(hashes)
+        store.put(hashes, rows_of(hashes))
+
+    assert (found == -1).all()
+    np.testing.assert_array_equal(store.gather(hashes), rows_of(hashes))
