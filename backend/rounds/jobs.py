@@ -139,9 +139,9 @@ def _gather(project_id: int, first: int, embeddings: encoding.Embeddings, tell: 
     """Store what the jobs send until all of them ended."""
     mine = (Job.project_id == project_id, Job.id >= first)
     counts = sa.select(
-        sa.func.sum(Job.items),
-        sa.func.sum(Job.done),
-        sa.func.sum(Job.failed),
+        sa.func.coalesce(sa.func.sum(Job.items), 0),
+        sa.func.coalesce(sa.func.sum(Job.done), 0),
+        sa.func.coalesce(sa.func.sum(Job.failed), 0),
         sa.func.count().filter(Job.state.in_(OPEN)),
     ).where(*mine)
     told_at = 0.0

@@ -5,11 +5,14 @@ import datetime as dt
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
+from werkzeug.exceptions import BadRequest
 
 from backend.database import (
     Batch,
@@ -27,11 +30,13 @@ from backend.learning import registry
 from backend.learning.heads import Head
 from backend.learning.registry import Lineage
 from backend.processes import wait_until
-from backend.rounds import changeover, changes, worker
+from backend.rounds import changeover, changes, jobs, worker
 from backend.rounds.batch import save_batch
 from backend.rounds.items import Named
-from backend.rounds.queue import request_round
+from backend.rounds.queue import prepare_database, request_round
 from backend.studio.labels import image_config
+from backend.web import deeds
+from backend.web.app import create_app
 
 WITHIN_S = 20.0
 
@@ -218,6 +223,17 @@ def test_of_two_workers_that_see_the_same_orphan_one_lets_it_run(
     worker.take_over("a")
 
     assert resumed == [(["w1"], worker.ROUNDS)]
+
+
+def test_a_round_whose_jobs_another_one_cleared_away_ends(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare_database()
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(jobs, "drain", lambda *_: 0)
+
+    gathered = jobs._gather(1, 1, None, lambda done, total, _: told.append((done, total)))  # type: ignore[arg-type]
+
+    assert gathered == {"encoded": 0, "failed": 0}
+    assert told == [(0, 0)]
 
 
 def test_a_duty_of_a_worker_outlives_what_it_stumbles_over() -> None:
