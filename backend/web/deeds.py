@@ -7,7 +7,7 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from sqlalchemy.orm import Session
 from werkzeug.exceptions import BadRequest, NotFound
 
-from backend.database import Batch, Project, project_named, reading, transaction
+from backend.database import Batch, Project, lock_project, project_named, reading, transaction
 from backend.learning import registry
 from backend.rounds import changes, hand
 from backend.rounds.likes import Like
@@ -113,6 +113,7 @@ def roll_back(name: str) -> Any:
     require_form()
     with transaction() as session:
         project = project_named(session, name)
+        lock_project(session, project.id)  # a form that is sent twice goes back once
         if registry.earlier(session, project.id).name != request.form.get("version", ""):
             raise BadRequest("Another version answers meanwhile: load the page again.")
         registry.rollback(session, project.id, actor())

@@ -236,6 +236,50 @@ def test_a_round_whose_jobs_another_one_cleared_away_ends(home: Path, monkeypatc
     assert told == [(0, 0)]
 
 
+@on_postgres
+def test_a_rollback_that_is_sent_twice_goes_one_step_back(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2, 3):
+        made = round_of(project, number)
+        with transaction() as session:
+            keep_version(session, project, made)
+            registry.promote(session, registry.find(session, project.id, f"v{number}"), "somebody")
+    monkeypatch.setattr(deeds, "require_form", lambda: None)
+    monkeypatch.setattr(deeds, "actor", lambda: "somebody")
+    find, go = registry.earlier, registry.rollback
+    looked, is_back = list[str](), threading.Event()
+
+    def look(session: Session, project_id: int) -> ModelVersion:
+        found = find(session, project_id)
+        looked.append(found.name)
+        if not is_back.is_set():
+            assert wait_until(lambda: len(looked) > 1 or somebody_waits(), WITHIN_S)
+        return found
+
+    def go_back(session: Session, project_id: int, actor: str) -> object:
+        assert threading.current_thread() is first or is_back.wait(WITHIN_S)
+        return go(session, project_id, actor)
+
+    def send() -> None:
+        with app.test_request_context("/", method="POST", data={"version": "v2"}), suppress(BadRequest):
+            deeds.roll_back("birds")
+        is_back.set()
+
+    app = create_app()
+    monkeypatch.setattr(deeds.registry, "earlier", look)
+    monkeypatch.setattr(deeds.registry, "rollback", go_back)
+    first, second = threading.Thread(target=send), threading.Thread(target=send)
+    first.start()
+    assert wait_until(lambda: len(looked) == 1, WITHIN_S)
+    second.start()
+    for one in (first, second):
+        one.join(2 * WITHIN_S)
+
+    with reading() as session:
+        answering = registry.champion(session, project.id)
+    assert answering is not None
+    assert answering.name == "v2"
+
+
 def test_a_duty_of_a_worker_outlives_what_it_stumbles_over() -> None:
     stopping, calls = threading.Event(), []
 
