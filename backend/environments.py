@@ -18,6 +18,7 @@ from pathlib import Path
 from uv import find_uv_bin
 
 from backend.errors import EnvironmentNotBuilt
+from backend.processes import die_with_parent
 from backend.settings import settings
 
 LABEL_STUDIO = ("label-studio==1.23.2",)
@@ -75,7 +76,8 @@ def _run(command: Sequence[str | Path], log: Path) -> None:
     clean = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}}
     with log.open("a") as output:
         done = subprocess.run(  # noqa: S603 - our own command, with pins that stand in this file
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=clean, check=False
-        )
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=clean, check=False,
+            preexec_fn=die_with_parent(),
+        )  # fmt: skip
     if done.returncode != 0:
         raise EnvironmentNotBuilt(command=" ".join(map(str, command)), log=log, tail=log.read_text()[-1500:])
