@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,6 +113,18 @@ class Supervisor:
                 except NextbatchError as error:  # it may have been slow: nobody else would try again
                     log.error("supervisor.not_restarted", child="triton", problem=str(error))
                     stopping.wait(RESTART_S[2])
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """The same from a thread, which has ended when the block has: `stop` then stops what nobody restarts."""
+        stopping = threading.Event()
+        thread = threading.Thread(target=self.watch, args=(stopping,), name="watch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            thread.join()
 
     def stop(self) -> None:
         """Web first, so that nothing new comes in; then the workers, then Triton under them."""

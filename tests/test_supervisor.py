@@ -38,3 +38,32 @@ def test_a_triton_that_does_not_come_back_at_once_is_started_again(
     supervisor.watch(stopping)
 
     assert frail.restarts == 2
+
+
+class Slow:
+    """In place of Triton: dead, and its restart takes a while."""
+
+    def __init__(self) -> None:
+        self.is_restarting, self.may_end = threading.Event(), threading.Event()
+        self.is_back = False
+
+    def is_alive(self) -> bool:
+        return self.is_back
+
+    def restart(self) -> None:
+        self.is_restarting.set()
+        assert self.may_end.wait(20)
+        self.is_back = True
+
+
+def test_nothing_is_being_restarted_once_the_watch_has_ended(home: object) -> None:
+    assert home
+    supervisor = Supervisor()
+    supervisor.triton = slow = Slow()  # type: ignore[assignment]
+
+    with supervisor.watching():
+        assert slow.is_restarting.wait(20)
+        slow.may_end.set()
+
+    assert slow.is_back
+    assert "watch" not in {thread.name for thread in threading.enumerate()}

@@ -133,9 +133,7 @@ class _Demo:
         self.supervisor = supervisor.Supervisor(port=web_port, logs=self.logs)
         stack.callback(self.supervisor.stop)
         self.supervisor.start(self._tell)
-        watching = threading.Event()
-        stack.callback(watching.set)
-        threading.Thread(target=self.supervisor.watch, args=(watching,), daemon=True).start()
+        stack.enter_context(self.supervisor.watching())
         self.studio.wait_ready()
         self.say(
             f"Label Studio at {self.studio.url}, backend at {self.supervisor.url}, encoder in {self.supervisor.engine}"
