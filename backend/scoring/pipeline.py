@@ -127,10 +127,10 @@ class Scan:
             self._encoders.shutdown(wait=False, cancel_futures=True)
             self._report()
         self._progress(self._done, max(self._total, self._done))
-        seconds = time.monotonic() - started
-        speed = self._stages.whole(started)
+        ended = time.monotonic()
+        speed = self._stages.whole(started, ended)
         counts = (self._encoded, self._found, self._failed, self._minibatches)
-        return ScanReport(*counts, seconds, self._cancel.is_set(), speed)
+        return ScanReport(*counts, ended - started, self._cancel.is_set(), speed)
 
     @property
     def _done(self) -> int:

@@ -5,7 +5,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from backend import metrics
@@ -128,10 +128,10 @@ class Stages:
             self._marks.popleft()
         return self._between(self._marks[0], self._marks[-1], items_left)
 
-    def whole(self, since: float) -> Speed:
-        """The speed of the whole scan, which began at `since` on the monotonic clock."""
+    def whole(self, since: float, until: float) -> Speed:
+        """The speed of the whole scan, which began at `since` on the monotonic clock and ended at `until`."""
         nothing = _Mark(since, dict.fromkeys(STAGES, (0, 0.0)))
-        return self._between(nothing, self._mark(), items_left=0)
+        return self._between(nothing, replace(self._mark(), at=until), items_left=0)
 
     def _mark(self) -> "_Mark":
         with self._lock:
