@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -60,8 +61,8 @@ def running() -> Iterator[str]:
         url = f"postgresql://nextbatch@127.0.0.1:{port}/postgres"
         assert wait_until(lambda: _accepts(url), timeout_s=120), "Postgres did not start within 120 s"
         yield url
-        server.terminate()
-        server.wait(30)
+        server.send_signal(signal.SIGINT)  # SIGTERM waits for every client to go
+        server.wait(60)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
