@@ -96,8 +96,8 @@ def record(session: Session, project_id: int, round_id: int, head: Head, origin:
     made = session.scalar(sa.select(ModelVersion).where(ModelVersion.round_id == round_id))
     if made is not None:
         return made
+    lock_project(session, project_id)  # a command of its own process may make one, or delete an equal one's file
     save_head(head)
-    lock_project(session, project_id)  # a command of its own process may make one at this moment, too
     parent = champion(session, project_id)
     latest = session.scalar(sa.select(sa.func.max(ModelVersion.number)).where(ModelVersion.project_id == project_id))
     lineage = {**provenance(), **origin.lineage, "features": head.features, "classes": list(head.classes)}

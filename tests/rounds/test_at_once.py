@@ -4,7 +4,7 @@ import dataclasses
 import datetime as dt
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -128,6 +128,35 @@ def keep_version(session: Session, project: Project, round_: Round) -> int:
     head = Head(("a", "b"), np.zeros(2), np.ones(2), np.zeros((2, 2)), np.zeros(2))
     origin = Lineage("e" * 64, snapshot="", seed=round_.number, metrics={}, lineage={})
     return registry.record(session, project.id, round_.id, head, origin).number
+
+
+@on_postgres
+def test_a_version_keeps_its_head_whose_equal_is_deleted_at_that_moment(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = [round_of(project, number) for number in (1, 2)]
+    with transaction() as session:
+        keep_version(session, project, rounds[0])
+    save, people = registry.save_head, ThreadPoolExecutor(1)
+
+    def delete() -> bool:
+        with transaction() as session:
+            return registry.delete(session, registry.find(session, project.id, "v1"), "somebody")
+
+    def save_and_let_delete(head: Head) -> Path:
+        path = save(head)
+        deleting.append(people.submit(delete))
+        assert wait_until(lambda: somebody_waits() or deleting[0].done(), WITHIN_S)
+        return path
+
+    deleting = list[Future[bool]]()
+    monkeypatch.setattr(registry, "save_head", save_and_let_delete)
+    with people, transaction() as session:
+        keep_version(session, project, rounds[1])
+
+    assert deleting[0].result() is False
+    with reading() as session:
+        registry.load_head(registry.find(session, project.id, "v2"))
 
 
 def keep_batch(session: Session, project: Project, round_: Round) -> int:
