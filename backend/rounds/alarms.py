@@ -77,7 +77,8 @@ def deliver() -> int:
                 "X-Nextbatch-Signature": sign(secret.get_secret_value(), int(now().timestamp()), data),
             }
             try:
-                client.post(url, content=data, headers=headers).raise_for_status()
+                with client.stream("POST", url, content=data, headers=headers) as answer:  # what it says may be endless
+                    answer.raise_for_status()
             except (httpx.HTTPError, httpx.InvalidURL) as problem:
                 _wait(alert_id)
                 log.warning("alert.not_told", alert=alert_id, cause=type(problem).__name__)

@@ -1,11 +1,13 @@
 """Alerts reach a webhook: signed, once each as far as it answers, again where it does not, and never by a redirect."""
 
+import contextlib
 import datetime as dt
 import hashlib
 import hmac
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -13,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from backend.database import Alert, now, reading, transaction
+from backend.processes import wait_until
 from backend.rounds import alarms
 from backend.settings import settings
 from tests.monitoring.conftest import Played
@@ -147,3 +150,34 @@ def test_without_an_address_or_a_server_nothing_breaks(
 
     assert (silent, alarms.deliver()) == (0, 0)
     assert hook.told == []
+
+
+def test_a_webhook_that_talks_on_and_on_has_been_told(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    enough = threading.Event()
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):  # it was hung up on
+                while not enough.wait(0.05):
+                    self.wfile.write(b".")
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    threading.Thread(target=server.serve_forever).start()
+    monkeypatch.setenv("NEXTBATCH_ALERT_URL", f"http://127.0.0.1:{server.server_port}/hook")
+    monkeypatch.setenv("NEXTBATCH_ALERT_SECRET", SECRET)
+    settings.cache_clear()
+    raise_one(played)
+
+    with ThreadPoolExecutor(1) as worker:
+        telling = worker.submit(alarms.deliver)
+        is_told = wait_until(telling.done, 10)
+        enough.set()
+        server.shutdown()
+        server.server_close()
+
+    assert is_told
+    assert telling.result() == 1
