@@ -157,7 +157,7 @@ def get_ready(change_id: int) -> dict[str, Any]:
         return change.report
 
 
-@step("fail")
+@step("fail_change")
 def fail(change_id: int, reason: str) -> bool:
     """All stays as it was, and people are told. False where the change had been cancelled: nobody is told of that."""
     with transaction() as session:
