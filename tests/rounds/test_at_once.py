@@ -38,7 +38,7 @@ from backend.studio.labels import image_config
 from backend.web import deeds
 from backend.web.app import create_app
 
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 
 on_postgres = pytest.mark.parametrize("store", ["postgres"], indirect=True)
 """SQLite lets one transaction write at a time."""
