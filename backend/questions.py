@@ -6,6 +6,7 @@ Tables, snapshots and counts hold labels and need not know the kind; who has to 
 import json
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -38,6 +39,16 @@ class Question(ABC):
     @abstractmethod
     def knows(self, label: str) -> bool:
         """Whether `label` answers the question as it is asked now."""
+
+    def agreed(self, labels: Sequence[str]) -> tuple[str, list[int]]:
+        """What people's labels of one item, at least one, the oldest first, come to, and which of them make it so.
+
+        What most of them say, the latest among equals.
+        """
+        counts = Counter(labels)
+        most = max(counts.values())
+        found = next(label for label in reversed(labels) if counts[label] == most)
+        return found, [at for at, label in enumerate(labels) if label == found]
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,15 @@ class AnyOf(Question):
 
     def knows(self, label: str) -> bool:
         return set(names_in(label)) <= set(self.choices)
+
+    def agreed(self, labels: Sequence[str]) -> tuple[str, list[int]]:
+        """The same name by name, so all of them make it so: the names in most of the labels; of half, the latest's."""
+        if len(set(labels)) == 1:
+            return labels[0], list(range(len(labels)))
+        counts = Counter(name for label in labels for name in set(names_in(label)))
+        latest = names_in(labels[-1])
+        found = set_label(name for name, count in counts.items() if 2 * count + (name in latest) > len(labels))
+        return found, list(range(len(labels)))
 
 
 @dataclass(frozen=True)

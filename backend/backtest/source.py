@@ -61,8 +61,8 @@ def _of_project(name: str, out: Path) -> Bench:
     """The project's labelled items under its own encoder; its holdout is the test set where it is large enough."""
     with reading() as session:
         project = project_named(session, name)
-        rows = labelled(session, project.id)
-    asked = LabelTask.parse(project.label_config)
+        asked = LabelTask.parse(project.label_config)
+        rows = labelled(session, project.id, asked.question)
     if asked.task != Task.CLASSIFICATION:
         raise BacktestNotForTask(name=name, task=asked.task)
     classes = asked.choices

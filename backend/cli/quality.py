@@ -40,10 +40,11 @@ def check(
     from backend.pool.catalog import labelled
     from backend.rounds import changes, checks
     from backend.rounds.encoding import open_embeddings
+    from backend.studio.labels import LabelTask
 
     with reading() as session:
         named = project_named(session, project)
-        known = labelled(session, named.id)
+        known = labelled(session, named.id, LabelTask.parse(named.label_config).question)
     embeddings = open_embeddings(named)
     with reading() as session:
         version = changes.choosing(session, named.id, embeddings.digest)

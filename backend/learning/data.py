@@ -59,7 +59,7 @@ class Difference:
 
 
 def differ(before: Snapshot, after: Snapshot) -> Difference:
-    """How `after` differs from `before`. All rows of an item have one label: the one that most annotations say.
+    """How `after` differs from `before`. All rows of an item have one label: what its annotations come to.
 
     An item with several names counts for the share of each.
     """

@@ -1,8 +1,8 @@
 """The labels that people gave, as the checks read them: one row an annotation."""
 
 import datetime as dt
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -64,10 +64,3 @@ def by_item(labels: Iterable[Label]) -> dict[int, list[Label]]:
     for label in labels:
         found[label.item_id].append(label)
     return dict(found)
-
-
-def agreed(labels: Sequence[Label]) -> str:
-    """What most of an item's labels say, the latest among equals."""
-    counts = Counter(label.label for label in labels)
-    most = max(counts.values())
-    return next(label.label for label in reversed(labels) if counts[label.label] == most)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from backend.monitoring.agreement import cohen_kappa
 from backend.monitoring.duplicates import near_duplicates
 from backend.monitoring.finding import Finding
-from backend.monitoring.labels import Label, agreed, by_item
+from backend.monitoring.labels import Label, by_item
 from backend.monitoring.shares import FEWEST, compare_answers, recent_and_earlier
 from backend.questions import Question
 
@@ -47,7 +47,7 @@ def examine(labels: Sequence[Label], question: Question, before: Before | None, 
         *check_configuration(labels, question, before),
         *check_label_set(usable, question, before),
         *(check_shares(usable, question) if question.is_named else ()),
-        *(check_disputes(usable) if question.is_named else ()),
+        *(check_disputes(usable, question) if question.is_named else ()),
         *check_leakage(usable),
         *(check_annotators(usable) if question.is_named else ()),
         *(check_near_duplicates(usable, gather) if gather is not None else ()),
@@ -123,7 +123,7 @@ def check_shares(labels: Sequence[Label], question: Question) -> Iterator[Findin
 
     Where an item may have several names, each name is tested by itself, with Bonferroni's correction.
     """
-    drawn = [agreed(given) for given in by_item(label for label in labels if label.is_random).values()]
+    drawn = [_agreed(given, question) for given in by_item(label for label in labels if label.is_random).values()]
     earlier, recent = recent_and_earlier(drawn)
     if len(recent) < FEWEST:
         return
@@ -144,7 +144,7 @@ def check_shares(labels: Sequence[Label], question: Question) -> Iterator[Findin
     )
 
 
-def check_disputes(labels: Sequence[Label]) -> Iterator[Finding]:
+def check_disputes(labels: Sequence[Label], question: Question) -> Iterator[Finding]:
     """Items with several labels, and equal contents with different ones."""
     items = by_item(labels)
     several = {item: given for item, given in items.items() if len(given) > 1}
@@ -160,7 +160,7 @@ def check_disputes(labels: Sequence[Label]) -> Iterator[Finding]:
         )
     contents: dict[str, dict[int, str]] = defaultdict(dict)
     for item, given in items.items():
-        contents[given[0].content_hash][item] = agreed(given)
+        contents[given[0].content_hash][item] = _agreed(given, question)
     torn = [sorted(named) for hash_, named in contents.items() if hash_ and len(set(named.values())) > 1]
     if torn:
         yield Finding(
@@ -246,6 +246,10 @@ def _renamed(before: tuple[str, ...], after: tuple[str, ...]) -> list[tuple[str,
 def _names(names: Iterable[str]) -> str:
     known = [repr(name) for name in names]
     return ", ".join(known[:5]) + (", …" if len(known) > 5 else "")
+
+
+def _agreed(given: Sequence[Label], question: Question) -> str:
+    return question.agreed([one.label for one in given])[0]
 
 
 def _ids(items: Iterable[int]) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from backend.database import Annotation, Item, now
+from backend.questions import Question
 
 T = TypeVar("T")
 CHUNK = 500  # rows a statement: SQLite allows 32,766 variables, and a short transaction lets the web process in
@@ -40,7 +41,7 @@ class NewItem:
 
 @dataclass(frozen=True)
 class Labelled:
-    """An item with the label that most of its annotations say; `annotations` are those: id to annotator."""
+    """An item with the label that its annotations come to; `annotations` are those that make it so: id to annotator."""
 
     item_id: int
     content_hash: str
@@ -219,8 +220,8 @@ def candidates(session: Session, project_id: int, needs_task: bool) -> Candidate
     return Candidates(np.array([row[0] for row in rows], dtype=np.int64), tuple(row[1] or "" for row in rows))
 
 
-def labelled(session: Session, project_id: int) -> list[Labelled]:
-    """Encoded items with a label, by item id: the most frequent label wins, the latest among equals."""
+def labelled(session: Session, project_id: int, asked: Question) -> list[Labelled]:
+    """Encoded items with a label, by item id: what people's answers to the question `asked` come to."""
     rows = session.execute(
         sa.select(Annotation, Item.content_hash, Item.is_holdout)
         .join(Item, Item.id == Annotation.item_id)
@@ -235,18 +236,16 @@ def labelled(session: Session, project_id: int) -> list[Labelled]:
     votes: dict[int, list[tuple[Annotation, str, bool]]] = defaultdict(list)
     for annotation, content_hash, is_holdout in rows:
         votes[annotation.item_id].append((annotation, content_hash or "", is_holdout))
-    return [_agreed(item_id, given) for item_id, given in sorted(votes.items())]
+    return [_agreed(item_id, given, asked) for item_id, given in sorted(votes.items())]
 
 
-def _agreed(item_id: int, votes: list[tuple[Annotation, str, bool]]) -> Labelled:
-    counts = Counter(annotation.label for annotation, *_ in votes)
-    most = max(counts.values())
-    label = next(a.label for a, *_ in reversed(votes) if counts[a.label] == most)
-    agreeing = [annotation for annotation, *_ in votes if annotation.label == label]
+def _agreed(item_id: int, votes: list[tuple[Annotation, str, bool]], asked: Question) -> Labelled:
+    label, rows = asked.agreed([annotation.label or "" for annotation, *_ in votes])
+    agreeing = [votes[at][0] for at in rows]
     return Labelled(
         item_id=item_id,
         content_hash=votes[0][1],
-        label=label or "",
+        label=label,
         is_holdout=votes[0][2],
         annotations={annotation.external_id: annotation.annotator or "?" for annotation in agreeing},
     )

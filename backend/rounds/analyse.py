@@ -43,7 +43,8 @@ def analyse(project_id: int, number: int) -> dict[str, Any]:
         mine = sa.select(ModelVersion).join(Round, Round.id == ModelVersion.round_id)
         made = session.scalar(mine.where(Round.project_id == project_id, Round.number == number))
         champion = registry.champion(session, project_id)
-        holdout = [row for row in labelled(session, project_id) if row.is_holdout]
+        asked = LabelTask.parse(project.label_config).question
+        holdout = [row for row in labelled(session, project_id, asked) if row.is_holdout]
     versions = {version.id: version for version in (made, champion) if version is not None}
     if len(holdout) < FEWEST or not versions:
         return {}

@@ -26,6 +26,7 @@ from backend.monitoring.drift import strangeness
 from backend.pool.catalog import labelled
 from backend.rounds.encoding import open_embeddings
 from backend.settings import settings
+from backend.studio.labels import LabelTask
 from strategies import Task
 
 log = structlog.get_logger()
@@ -112,7 +113,8 @@ def draw(project_id: int) -> Map | None:
             .order_by(Item.content_hash, Item.id)
             .limit(MOST)
         ).all()
-        trained = sorted(row.content_hash for row in labelled(session, project_id) if not row.is_holdout)
+        asked = LabelTask.parse(project.label_config).question
+        trained = sorted(row.content_hash for row in labelled(session, project_id, asked) if not row.is_holdout)
     if not rows:
         return None
     embeddings = open_embeddings(project)

@@ -121,12 +121,12 @@ def choose(project_id: int, number: int) -> dict[str, Any]:
         limits = (config.feedback.votes_against, config.batch.size, needs_task)
         disputed = contested(session, project_id, *limits)
         disputed = {id_: why for id_, why in disputed.items() if id_ not in {*wished.never, *wished.first}}
-        known = labelled(session, project_id)
+        question = LabelTask.parse(project.label_config).question
+        known = labelled(session, project_id, question)
         version = changes.choosing(session, project_id, embeddings.digest)
         before = sa.exists().where(Batch.project_id == project_id, Batch.state != "answered")
         is_first = not session.scalar(sa.select(before))
     like = Like.of(round_.like)
-    question = LabelTask.parse(project.label_config).question
     head = registry.load_head(version) if version is not None else None
     if head is not None and head.task != question.task:  # people are asked another kind of question by now
         head = version = None

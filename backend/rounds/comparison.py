@@ -84,7 +84,7 @@ def answers(session: Session, new: ModelVersion, current: ModelVersion) -> Answe
     classes = tuple(dict.fromkeys(heads[0].classes + heads[1].classes))
     asked, is_like = question(heads[0].task, classes), heads[0].task == heads[1].task
     holdout = [
-        row for row in labelled(session, new.project_id) if row.is_holdout and asked.knows(row.label) and is_like
+        row for row in labelled(session, new.project_id, asked) if row.is_holdout and asked.knows(row.label) and is_like
     ]
     stores = [
         vectors(version.encoder_digest, head.features) for version, head in zip((new, current), heads, strict=True)

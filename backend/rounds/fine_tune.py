@@ -59,8 +59,8 @@ def fine_tune(project_id: int, actor: str, tell: Tell, cancel: threading.Event |
     """
     with reading() as session:
         project = session.get_one(Project, project_id)
-        known = labelled(session, project_id)
-    asked = LabelTask.parse(project.label_config)
+        asked = LabelTask.parse(project.label_config)
+        known = labelled(session, project_id, asked.question)
     if asked.task != Task.CLASSIFICATION:
         problem = "an item may have several labels, or a number"
         raise NotFineTunable(problem=problem, mend="Encoders are trained where an item has exactly one class.")

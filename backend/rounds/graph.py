@@ -14,6 +14,7 @@ from backend.pool.catalog import candidates, labelled
 from backend.rounds.encoding import Embeddings, open_embeddings
 from backend.scoring.vectors import VectorStore
 from backend.settings import settings
+from backend.studio.labels import LabelTask
 
 log = structlog.get_logger()
 
@@ -38,7 +39,8 @@ def refresh(project_id: int, embeddings: Embeddings | None = None) -> None:
     with reading() as session:
         project = session.get_one(Project, project_id)
         pool = candidates(session, project_id, needs_task=False)
-        known = [row for row in labelled(session, project_id) if not row.is_holdout]
+        asked = LabelTask.parse(project.label_config).question
+        known = [row for row in labelled(session, project_id, asked) if not row.is_holdout]
     if len(known) <= PROPAGATION_LABELS and len(pool.hashes):
         labels, everything = as_keys(row.content_hash for row in known), as_keys(pool.hashes)
         if embeddings is not None:

@@ -45,12 +45,12 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
         made = session.scalar(sa.select(ModelVersion).where(ModelVersion.round_id == round_.id))
         if made is not None:
             return _report(made)
-        known = labelled(session, project_id)
+        question = LabelTask.parse(project.label_config).question
+        known = labelled(session, project_id, question)
         pool = candidates(session, project_id, needs_task=False)
         parent = registry.champion(session, project_id)
     embeddings = open_embeddings(project)
     validate(project, round_, parent, embeddings)
-    question = LabelTask.parse(project.label_config).question
     target = target_of(question)
     target.check(project.settings.head)
     known = [row for row in known if question.knows(row.label)]

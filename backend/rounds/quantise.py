@@ -93,8 +93,9 @@ def quantise_encoder(project_id: int, actor: str, tell: Tell, progress: Progress
     """
     with reading() as session:
         project = session.get_one(Project, project_id)
-        items, labels = encoded_items(session, project_id), labelled(session, project_id)
-    asked, used, section = LabelTask.parse(project.label_config), open_embeddings(project).spec, encoder_of(project)
+        asked = LabelTask.parse(project.label_config)
+        items, labels = encoded_items(session, project_id), labelled(session, project_id, asked.question)
+    used, section = open_embeddings(project).spec, encoder_of(project)
     if asked.task != Task.CLASSIFICATION:
         problem = "an item may have several labels, or a number"
         raise NotQuantisable(problem=problem, mend="The check compares heads where an item has exactly one class.")

@@ -28,10 +28,10 @@ def tell(project_id: int, _number: int) -> dict[str, Any]:
                 .where(Batch.project_id == project_id, Pick.is_random_slice)
             )
         )
-        known = labelled(session, project_id)
+        asked = LabelTask.parse(project.label_config)
+        known = labelled(session, project_id, asked.question)
     if version is None:
         return {}
-    asked = LabelTask.parse(project.label_config)
     if asked.task != Task.CLASSIFICATION:  # the two arms are compared by one class an item
         return {}
     classes = asked.choices

@@ -10,8 +10,10 @@ import sqlalchemy as sa
 
 from backend.database import Item, ModelAnalysis, ModelChange, Pick, Project, reading, transaction
 from backend.learning import look, registry
+from backend.learning.data import open_snapshot
 from backend.questions import set_label
 from backend.rounds import analyse, challenge, choose, encoding, learn
+from backend.rounds.rebuild import verify
 from backend.rounds.source import _asked_again
 from backend.studio.labels import image_config
 from backend.web.app import create_app
@@ -142,3 +144,17 @@ def test_a_challenger_that_says_numbers_wins_and_loses_by_its_errors(numbered: P
     assert "v2 against v1 on 80 labels of the holdout: mean absolute error +1." in compared
     assert "v2 is worse" in compared
     assert "root mean square" in compared
+
+
+def test_people_who_disagree_about_a_set_are_heard_label_by_label(grouped: Played) -> None:
+    for annotator, names in (("2", ["sky", "sea"]), ("3", ["sea", "ship"]), ("4", ["sky", "sea", "ship"])):
+        grouped.label(range(190, 191), names=[set_label(names)], annotator=annotator)
+
+    grouped.learn()
+
+    with reading() as session:
+        snapshot = open_snapshot(session, grouped.project_id, "v1")
+    rows = [row for row in snapshot.rows if row.item_id == str(grouped.items[190])]
+    assert {row.label for row in rows} == {set_label(["sky", "sea", "ship"])}
+    assert [row.annotator for row in rows] == ["2", "3", "4"]  # everybody's answer made it so
+    assert verify(grouped.version("v1")).answer == "equal"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from cleanlab.filter import find_label_issues
+from cleanlab.multilabel_classification.filter import find_label_issues as find_set_issues
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -50,9 +51,8 @@ def test_suspected_sets_are_cleanlabs_label_by_label() -> None:
 
     found = set_suspects(said, given_)
 
-    issues = find_label_issues(
-        [names[row].tolist() for row in given_], said, filter_by="confident_learning", multi_label=True, n_jobs=1
-    )
+    given_names = [names[row].tolist() for row in given_]
+    issues = find_set_issues(given_names, said, filter_by="confident_learning", n_jobs=1)
     assert {one.row for one in found} == set(np.flatnonzero(issues).tolist())
     assert [one.self_confidence for one in found] == sorted(one.self_confidence for one in found)
     told = {(one.row, label) for one in found for label, _ in (*one.missing, *one.surplus)}
