@@ -34,7 +34,8 @@ def refresh(
 ) -> Refreshed:
     """Compare the pool's whole listing with the catalogue, by key and validator, in short transactions. Idempotent.
 
-    An unchanged item keeps its state. A changed one forgets its content hash and is encoded again. One that is listed
+    An unchanged item keeps its state. A changed one forgets its content hash and is encoded again; one that nobody has
+    read yet, or somebody reads at this moment, is found changed by the next listing after that. One that is listed
     no more is gone, unless it has a label: its embedding still teaches. One that is back unchanged is what it was.
     Items that never were in a listing, such as tasks, are left alone. An error of `listing` passes through: what was
     listed until then is taken, and nothing is gone by it. Nor by an empty one (a folder that is not mounted looks like
@@ -107,6 +108,8 @@ def _changes(known: Mapping[str, _Known], named: Mapping[str, NewItem]) -> dict[
             found[key] = ("back", anew | was)
         elif item.validator is None and item.state == "new":
             found[key] = ("listed", anew | {"content_hash": item.content_hash})
+        elif item.state == "new":
+            continue  # a scan may be reading it as it was: it changes once what it was is known
         else:  # where a listing names it for the first time, nobody knows whether it changed since it was read
             found[key] = ("changed", anew)
     return found

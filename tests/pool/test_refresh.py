@@ -138,6 +138,21 @@ def test_what_could_not_be_read_is_tried_again_when_it_changed(pool_id: int) -> 
     assert {uri: row.state for uri, row in rows(pool_id).items()} == {"same": "failed", "mended": "new"}
 
 
+def test_what_changes_while_a_scan_reads_it_is_read_once_more(pool_id: int) -> None:
+    refresh(pool_id, listing(a="1", b="1"))
+
+    meanwhile = refresh(pool_id, listing(a="2", b="1"))
+    encode(pool_id, a="what it was", b="b")
+    after = refresh(pool_id, listing(a="2", b="1"))
+    found = rows(pool_id)
+    encode(pool_id, a="what it is")
+    at_last = refresh(pool_id, listing(a="2", b="1"))
+
+    assert (meanwhile.changed, after.changed, at_last.changed) == (0, 1, 0)
+    assert found == {"a": Row("new", None), "b": Row("encoded", "b")}
+    assert rows(pool_id)["a"] == Row("encoded", "what it is")
+
+
 def test_an_item_listed_twice_is_one(pool_id: int) -> None:
     twice = [*listing(a="1", b="1"), *listing(a="1")]
 
