@@ -103,7 +103,7 @@ def choose_pools(out: Path, quick: bool) -> list[Pool]:
     return [pool for pool in found if pool.is_quick] if quick else found
 
 
-def replay(pool: Pool, options: argparse.Namespace) -> dict[str, list[Curve]]:
+def replay(pool: Pool, seeds: int, options: argparse.Namespace) -> dict[str, list[Curve]]:
     """The curves of the pool's arms; those beside the main ones are looked at up to `COMPARED_LABELS`."""
     bench = pool.open(options.out / pool.name)
     schedule = steps(min(pool.labels, options.labels))
@@ -116,7 +116,7 @@ def replay(pool: Pool, options: argparse.Namespace) -> dict[str, list[Curve]]:
 
         if arms:
             folder = options.out / pool.name / f"runs-{looks[-1]}"
-            found |= run(bench, Campaign(arms, options.seeds, looks), folder, options.jobs, tell)
+            found |= run(bench, Campaign(arms, seeds, looks), folder, options.jobs, tell)
     return found
 
 
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=None)
     parser.add_argument("--labels", type=int, default=None, help="at most so many a pool")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--only", default="", help="pools by name, with commas between them")
+    parser.add_argument("--only", default="", help="pools by name, with commas between them; POOL:N for N seeds of it")
     parser.add_argument("--main-only", action="store_true", help="no single strategies, nothing by hand, no agent")
     parser.add_argument("--dry", action="store_true", help="replay and print, and write no results")
     parser.add_argument("--out", type=Path, default=settings().cache / "benchmarks" / "evidence")
@@ -168,9 +168,9 @@ def main() -> None:
     options.main_only = options.main_only or options.quick
     options.seeds = options.seeds or (3 if options.quick else 10)
     options.labels = options.labels or (1_000 if options.quick else 2_000)
-    only = set(filter(None, options.only.split(",")))
+    only = {name: seeds for name, _, seeds in (one.partition(":") for one in filter(None, options.only.split(",")))}
     wanted = [pool for pool in choose_pools(options.out, options.quick) if not only or pool.name in only]
-    found: Found = {pool.name: replay(pool, options) for pool in wanted}
+    found: Found = {pool.name: replay(pool, int(only.get(pool.name) or options.seeds), options) for pool in wanted}
     singles = {pool: compared(curves, SINGLE) for pool, curves in found.items() if SINGLE[0] in curves}
     by_hand = tuple(manual.WAYS)
     manuals = {pool: compared(curves, by_hand) for pool, curves in found.items() if by_hand[0] in curves}
@@ -181,7 +181,7 @@ def main() -> None:
     if options.dry:
         return
     policy = {path: commit_of(path) for path in POLICY}
-    write("evidence", rows, seeds=options.seeds, pools={pool.name: pool.labels for pool in wanted}, policy=policy)
+    write("evidence", rows, pools={pool.name: pool.labels for pool in wanted}, policy=policy)
     images = Path("docs/images")
     grid(images / "evidence.png", mains, PLAIN)
     if manuals:
@@ -189,7 +189,7 @@ def main() -> None:
     if singles:
         grid(images / "evidence-strategies.png", singles, PLAIN)
     parts = {"The service": mains, "Strategies, plain head": singles, "By hand, plain head": manuals}
-    Path("docs/evidence-tables.md").write_text(tables(parts, PLAIN, options.seeds))
+    Path("docs/evidence-tables.md").write_text(tables(parts, PLAIN))
 
 
 if __name__ == "__main__":

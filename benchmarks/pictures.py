@@ -52,19 +52,20 @@ def grid(path: Path, pools: Pools, baseline: str, columns: int = 3) -> None:
     plt.close(figure)
 
 
-def tables(parts: Mapping[str, Pools], baseline: str, seeds: int) -> str:
+def tables(parts: Mapping[str, Pools], baseline: str) -> str:
     """A page: for each part and pool a table, the best arm first."""
     lines = [
         "# All figures of the evidence",
         "",
-        f"Written by `make evidence`: {seeds} seeds, paired; intervals are 95 %, a bootstrap over seeds. Gains are",
+        "Written by `make evidence`. Seeds are paired, intervals are 95 %, a bootstrap over seeds. Gains are",
         f"differences of mean accuracy over the labels spent to '{baseline}'; *labels* is what it took to reach",
         "what that arm reached at the end. [evidence.md](evidence.md) says what they mean.",
     ]
     for part, pools in parts.items():
         lines += ["", f"## {part}"] if pools else []
         for pool, curves in pools.items():
-            lines += ["", f"### {pool}, {curves[baseline][0].labels[-1]:,} labels", *_table(curves, baseline)]
+            spent, seeds = curves[baseline][0].labels[-1], len(curves[baseline])
+            lines += ["", f"### {pool}, {spent:,} labels, {seeds} seeds", *_table(curves, baseline)]
     return "\n".join(lines) + "\n"
 
 
