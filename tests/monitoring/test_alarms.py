@@ -174,7 +174,7 @@ def test_a_webhook_that_talks_on_and_on_has_been_told(played: Played, monkeypatc
 
     with ThreadPoolExecutor(1) as worker:
         telling = worker.submit(alarms.deliver)
-        is_told = wait_until(telling.done, 10)
+        is_told = wait_until(telling.done, 60)
         enough.set()
         server.shutdown()
         server.server_close()
