@@ -13,7 +13,7 @@ NAMES = ("a", "b", "c")
 SETS = st.lists(st.sets(st.sampled_from(NAMES)).map(set_label), min_size=1, max_size=6)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(SETS)
 def test_a_set_holds_what_most_people_gave_and_of_a_tie_what_the_latest_gave(labels: list[str]) -> None:
     found, rows = question(Task.MULTI_LABEL, NAMES).agreed(labels)

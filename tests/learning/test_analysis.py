@@ -115,12 +115,12 @@ def test_the_p_of_a_slice_of_numbers_is_the_share_of_all_slices_of_its_size_that
 
 def test_slices_of_numbers_without_a_difference_are_rarely_called_worse() -> None:
     random, alarms = np.random.default_rng(4), 0
-    for trial in range(40):
+    for trial in range(20):
         errors = random.exponential(size=120) ** 2  # a few large ones, as where labels are wrong
         members = [one for at in range(4) for one in members_of(str(at), list(map(str, random.integers(0, 4, 120))))]
         alarms += any(one.is_worse for one in find_number_slices(errors, members, trial))
 
-    assert alarms <= 5  # 5 % of 40 would be 2
+    assert alarms <= 4  # 5 % of 20 would be 1
 
 
 @settings(max_examples=12, deadline=None)

@@ -187,7 +187,7 @@ def test_a_model_of_numbers_that_is_no_better_is_rarely_shown_to_be() -> None:
 PAIRS = st.integers(1, 20).flatmap(lambda n: arrays(np.float64, (3, n), elements=st.integers(-50, 50).map(float)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(PAIRS)
 def test_a_comparison_of_numbers_turns_round_with_its_sides(rows: NDArray[np.float64]) -> None:
     new, current, truth = rows
