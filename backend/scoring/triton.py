@@ -116,6 +116,7 @@ class TritonEncoder:
             if is_lost or _status(error) == "UNAVAILABLE":
                 self._forget(connection, is_unhealthy=_UNHEALTHY in message)
             if is_lost:
+                connection.retire()
                 raise _Lost(error.message()) from error
             raise
 
@@ -152,6 +153,7 @@ class _Connection:
         self._idle: list[Segment] = []
         self._doubtful: deque[tuple[float, Segment]] = deque()  # Triton may still write to these
         self._sweeper = Sweeper()
+        self._is_retired = False
         try:
             self._load(url, digest, timeout_s)
             self._is_shared = self._try_sharing()
@@ -181,16 +183,27 @@ class _Connection:
             if segment is not None and is_unanswered(error):
                 self._doubtful.append((time.monotonic(), segment))
             elif segment is not None:
-                self._idle.append(segment)
+                self._give_back(segment)
             raise
         if segment is not None:
-            self._idle.append(segment)
+            self._give_back(segment)
         return rows
 
+    def retire(self) -> None:
+        """No new request comes: release what none uses; that of a request under way goes when it ends."""
+        self._is_retired = True
+        with contextlib.suppress(IndexError):  # other threads retire it too
+            while True:
+                self._idle.pop().release(self.client)
+
     def close(self) -> None:
-        while self._idle:
-            self._idle.pop().release(self.client)
+        self.retire()
         self.client.close()
+
+    def _give_back(self, segment: Segment) -> None:
+        self._idle.append(segment)
+        if self._is_retired:
+            self.retire()
 
     def _load(self, url: str, digest: str, timeout_s: float) -> None:
         from tritonclient.utils import InferenceServerException
