@@ -90,7 +90,8 @@ def take_lines() -> list[Line]:
 
 def put_back(lines: Iterable[Line]) -> None:
     """Lines that could not be kept now; where there are too many, the oldest are lost."""
-    _waiting.extendleft(reversed(list(lines)[: _MOST_WAITING - len(_waiting)]))
+    lines, room = list(lines), _MOST_WAITING - len(_waiting)
+    _waiting.extendleft(reversed(lines[max(0, len(lines) - room) :]))
 
 
 def _keep(_logger: Any, _method: str, event: EventDict) -> EventDict:

@@ -1,5 +1,6 @@
 """What runs write is kept: the last lines of each, without secrets, and never at the cost of the run."""
 
+import datetime as dt
 import io
 import logging
 from collections.abc import Iterator
@@ -105,6 +106,19 @@ def test_what_a_database_that_is_away_refuses_is_kept_when_it_is_back(
 
     assert (refused, written) == (0, 2)
     assert [line.event for line in kept()] == ["first", "second"]
+
+
+@pytest.mark.usefixtures("out")
+def test_of_more_lines_than_can_wait_the_oldest_are_lost() -> None:
+    most = logs._MOST_WAITING
+    refused = [logs.Line(RUN, dt.datetime.now(dt.UTC), "info", str(number), {}) for number in range(most)]
+    with logs.about(run=RUN):
+        log.info("since then")
+
+    logs.put_back(refused)
+
+    waiting = [line.event for line in logs.take_lines()]
+    assert waiting == [*map(str, range(1, most)), "since then"]
 
 
 @pytest.mark.usefixtures("out")
