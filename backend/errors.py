@@ -425,6 +425,18 @@ class TritonFailed(NextbatchError):
     """The embedded Triton failed: {problem}. Its log: {log}"""
 
 
+# --- serving -------------------------------------------------------------------------------------------------
+
+
+class CannotListen(NextbatchError):
+    """nextbatch cannot listen at {url}: {problem}. Stop what listens there, or give another --host or --port."""
+
+
+class WebSilent(NextbatchError):
+    """The web process did not answer at {url} within {timeout_s:.0f} s. Its log is {log} and ends with:
+    {tail}"""
+
+
 # --- web: Label Studio's calls -------------------------------------------------------------------------------
 
 

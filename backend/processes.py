@@ -9,10 +9,12 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from random import SystemRandom
 
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 _LOOK_S = 0.5
+_LOWEST_PORT = 15_000  # above what services and browsers keep for themselves
 
 
 def die_with_parent(death_signal: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
@@ -85,17 +87,47 @@ def see_through(process: "subprocess.Popen[bytes]", is_over: Callable[[], bool] 
     return status
 
 
+def tail(log: Path, size_bytes: int = 2000) -> str:
+    """The end of what was written there; empty where nothing was."""
+    with contextlib.suppress(FileNotFoundError):
+        return log.read_bytes()[-size_bytes:].decode(errors="replace")
+    return ""
+
+
 def last_words(log: Path, status: int) -> str:
     """The last line that a child wrote, or its exit status where it wrote none."""
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else f"it ended with status {status}"
 
 
+def listening_problem(host: str, port: int) -> str:
+    """Empty where a server may listen there, or else why not."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as servers do: what closed just now is no hindrance
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
+
+
 def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on at this moment, and that the kernel gives to no connection later."""
+    random = SystemRandom()  # two processes that were seeded alike must not choose alike
+    while listening_problem("127.0.0.1", port := random.randrange(_LOWEST_PORT, _lowest_of_connections())):
+        pass
+    return port
+
+
+def _lowest_of_connections() -> int:
+    """Where the kernel's ports for outgoing connections begin."""
+    try:
+        return max(int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]), 2 * _LOWEST_PORT)
+    except OSError:
+        return 2 * _LOWEST_PORT
 
 
 def wait_until(is_true: Callable[[], bool], timeout_s: float, poll_s: float = 0.1) -> bool:

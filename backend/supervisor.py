@@ -17,8 +17,8 @@ from pathlib import Path
 import structlog
 
 from backend.connections import answers
-from backend.errors import NextbatchError
-from backend.processes import free_port, spawn, stop, wait_until
+from backend.errors import CannotListen, NextbatchError, WebSilent
+from backend.processes import free_port, listening_problem, spawn, stop, tail, wait_until
 from backend.rounds.queue import prepare_database
 from backend.scoring import serving
 from backend.settings import settings
@@ -26,6 +26,7 @@ from backend.settings import settings
 log = structlog.get_logger()
 
 RESTART_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # pauses before the first, second, … restart in a row
+START_S = 180.0  # of a busy machine: a few seconds otherwise
 STEADY_S = 60.0  # a child that lived so long starts again from the first pause
 
 
@@ -79,8 +80,13 @@ class Supervisor:
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
 
-    def start(self, say: Callable[[str], None] = lambda _line: None) -> None:
-        """Migrate, then start Triton (where it can run), web and workers; returns when web answers."""
+    def start(self, say: Callable[[str], None] = lambda _line: None, stopping: threading.Event | None = None) -> None:
+        """Migrate, then start Triton (where it can run), web and workers; returns when web answers, or at `stopping`.
+
+        Raises CannotListen, WebSilent, or what keeps the database or Triton from starting.
+        """
+        if problem := listening_problem(self.host, self.port):  # a stranger who answers there would be taken for web
+            raise CannotListen(url=self.url, problem=problem)
         prepare_database()
         environment = dict(os.environ) | {
             "NEXTBATCH_HOME": str(settings().home),
@@ -96,16 +102,13 @@ class Supervisor:
         for number in range(self.workers):
             name = f"worker-{number}"
             self.children.append(Child(name, [*python, "worker"], environment, self._log(name), nice=10))
-        for child in self.children:
-            child.start()
-        if not wait_until(self._answers, timeout_s=60):
-            raise RuntimeError(f"web did not answer within 60 s; see {self._log('web')}")
+        if not wait_until(lambda: self._is_up() or (stopping is not None and stopping.is_set()), START_S):
+            raise WebSilent(url=self.url, timeout_s=START_S, log=self._log("web"), tail=tail(self._log("web")))
 
     def watch(self, stopping: threading.Event) -> None:
         """Restart what dies until `stopping`."""
         while not stopping.wait(0.2):
-            for child in self.children:
-                child.watch()
+            self._watch_children()
             if self.triton is not None and not self.triton.is_alive():
                 log.warning("supervisor.died", child="triton")
                 try:
@@ -145,8 +148,13 @@ class Supervisor:
         self.engine = f"Triton at {self.triton.url}"
         return self.triton.url
 
-    def _answers(self) -> bool:
+    def _is_up(self) -> bool:
+        self._watch_children()
         return answers(f"{self.url}/health")
+
+    def _watch_children(self) -> None:
+        for child in self.children:
+            child.watch()
 
     def _log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
@@ -159,8 +167,9 @@ def serve(host: str, port: int, workers: int) -> None:
         signal.signal(number, lambda *_: stopping.set())
     supervisor = Supervisor(host, port, workers)
     try:
-        supervisor.start(lambda line: log.info("serve", message=line))
-        log.info("serve.ready", url=supervisor.url, encoder=supervisor.engine)
+        supervisor.start(lambda line: log.info("serve", message=line), stopping)
+        if not stopping.is_set():
+            log.info("serve.ready", url=supervisor.url, encoder=supervisor.engine)
         supervisor.watch(stopping)
     finally:
         supervisor.stop()

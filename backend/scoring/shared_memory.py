@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random_exponential
 
 FOLDER = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives, not a temporary file
 PREFIX = "nextbatch-"
-SWEEP_S = 60.0  # longer than a request lives: Triton does not guard a region that a running request uses
+SWEEP_S = 60.0  # longer than a request lives: not every Triton guards a region that a running request uses
+RELEASE_S = 5.0
 
 
 class Segment:
@@ -51,8 +53,15 @@ class Segment:
         """Let Triton forget it. Only when no request uses it any more."""
         from tritonclient.utils import InferenceServerException
 
+        # Triton answers a request a moment before it lets go of its memory.
+        retrying = Retrying(
+            retry=retry_if_exception_message(match=".*in use"),
+            stop=stop_after_delay(RELEASE_S),
+            wait=wait_random_exponential(multiplier=0.001, max=0.1),
+            reraise=True,
+        )
         with contextlib.suppress(InferenceServerException):  # Triton was restarted, or is away: nothing to forget
-            client.unregister_system_shared_memory(self.name, client_timeout=5)
+            retrying(client.unregister_system_shared_memory, self.name, client_timeout=5)
 
 
 class Sweeper:

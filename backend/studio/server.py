@@ -17,7 +17,7 @@ from pathlib import Path
 
 from backend.connections import answers
 from backend.errors import LabelStudioDied, LabelStudioMissing, LabelStudioNotReady
-from backend.processes import spawn, stop
+from backend.processes import spawn, stop, tail
 from backend.settings import settings
 
 Progress = Callable[[str], None]
@@ -176,11 +176,11 @@ class LabelStudioServer:
         self.progress("waiting for Label Studio")
         while time.monotonic() < deadline:
             if self._process is None or (code := self._process.poll()) is not None:
-                raise LabelStudioDied(code=None if self._process is None else code, tail=self.tail())
+                raise LabelStudioDied(code=None if self._process is None else code, tail=tail(self.log))
             if answers(f"{self.url}/health", timeout_s=2.0):
                 return
             time.sleep(0.1)
-        raise LabelStudioNotReady(url=self.url, timeout_s=timeout_s, tail=self.tail())
+        raise LabelStudioNotReady(url=self.url, timeout_s=timeout_s, tail=tail(self.log))
 
     def stop(self) -> None:
         """End the process. Safe to call twice."""
@@ -199,7 +199,3 @@ class LabelStudioServer:
         self.stop()
         self.start()
         self.wait_ready()
-
-    def tail(self, size_bytes: int = 2000) -> str:
-        """The end of the server's log."""
-        return self.log.read_bytes()[-size_bytes:].decode(errors="replace") if self.log.exists() else ""

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
 
 from backend.errors import EncoderDown, EncoderNotLoaded
 from backend.learning.encoders import EncoderSpec, Precision, export
@@ -22,7 +23,7 @@ from backend.processes import free_port, wait_until
 from backend.scoring import shared_memory
 from backend.scoring.local import LocalEncoder
 from backend.scoring.serving import EmbeddedTriton
-from backend.scoring.triton import TritonEncoder
+from backend.scoring.triton import TritonEncoder, connect
 from tests.services.networks import cosines, lite0_in_torch
 from tests.services.triton import put
 
@@ -210,6 +211,39 @@ def test_closing_gives_back_all_shared_memory(triton: EmbeddedTriton, exact: Enc
     assert len(during - before) in range(1, 8)  # one a request at once, of four, used again by the next of twelve
     assert regions(triton) <= before
     assert not list(shared_memory.FOLDER.glob(f"{shared_memory.PREFIX}{os.getpid()}-*"))
+
+
+def test_memory_that_a_request_still_uses_is_given_back_when_that_ends(
+    triton: EmbeddedTriton, exact: EncoderSpec
+) -> None:
+    encoder = TritonEncoder(triton.url, exact)
+    pixels = np.zeros((64, 64, 64, 3), np.uint8)
+    encoder.encode(pixels)
+    client = connect(triton.url)
+
+    def under_way() -> shared_memory.Segment:
+        segment = shared_memory.Segment(client, 64 * exact.dims * 4, 64 * exact.dims * 4 + pixels.nbytes)
+        segment.write(pixels)
+        source = grpc.InferInput("images", list(pixels.shape), "UINT8")
+        source.set_shared_memory(segment.name, pixels.nbytes, segment.output_bytes)
+        client.async_infer(encoder.model, [source], callback=lambda **_: None)
+        return segment
+
+    def is_in_use(segment: shared_memory.Segment) -> bool:
+        """By its refusal; whoever asks before the request has arrived takes its memory away."""
+        try:
+            client.unregister_system_shared_memory(segment.name)
+        except InferenceServerException as error:
+            return "in use" in str(error)
+        return False
+
+    segment = next(segment for segment in (under_way() for _ in range(20)) if is_in_use(segment))
+
+    segment.release(client)
+
+    assert segment.name not in regions(triton)
+    client.close()
+    encoder.close()
 
 
 def test_a_killed_client_leaves_no_file_and_its_memory_is_swept(

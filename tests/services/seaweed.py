@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import sysconfig
 import tempfile
@@ -17,7 +16,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from backend.processes import die_with_parent, wait_until
+from backend.processes import die_with_parent, free_port, listening_problem, wait_until
 
 ACCESS_KEY = "nextbatch-tests"
 SECRET_KEY = "not-a-secret-of-anyone"
@@ -133,15 +132,9 @@ def _free_ports(count: int) -> list[int]:
     """Loopback ports that are free together with the one 10000 above each."""
     ports: list[int] = []
     while len(ports) < count:
-        with socket.socket() as probe, socket.socket() as above:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-            if port + _GRPC_OFFSET > 65_535 or any(abs(port - other) in (0, _GRPC_OFFSET) for other in ports):
-                continue
-            try:
-                above.bind(("127.0.0.1", port + _GRPC_OFFSET))
-            except OSError:
-                continue
+        port = free_port()
+        is_apart = all(abs(port - other) not in (0, _GRPC_OFFSET) for other in ports)
+        if is_apart and not listening_problem("127.0.0.1", port + _GRPC_OFFSET):
             ports.append(port)
     return ports
 
