@@ -94,12 +94,14 @@ def worker(
 ) -> None:
     """Run one worker: it encodes, learns, selects and publishes; with NEXTBATCH_ROLE=encode it only encodes."""
     from backend import logs
-    from backend.rounds import worker as worker_process
+    from backend.rounds.heartbeat import alive_here
 
     if check:
-        alive = worker_process.alive_here()
+        alive = alive_here()
         print(f"{alive} alive on this host")
         raise typer.Exit(0 if alive else 1)
+    from backend.rounds import worker as worker_process
+
     logs.configure()
     worker_process.run()
 

@@ -1,6 +1,5 @@
 """The worker process: it runs rounds, notices when one is due, and takes over the rounds of workers that died."""
 
-import datetime as dt
 import fcntl
 import os
 import signal
@@ -17,21 +16,9 @@ import structlog
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 
 from backend import metrics
-from backend.database import (
-    EncoderChange,
-    Event,
-    Job,
-    Project,
-    Round,
-    Worker,
-    engine,
-    lock_project,
-    now,
-    reading,
-    transaction,
-)
+from backend.database import Event, Project, engine, lock_project, reading, transaction
 from backend.rounds import alarms, journal, unfold
-from backend.rounds.changes import OPEN
+from backend.rounds.heartbeat import HEARTBEAT_S, beat
 from backend.rounds.queue import (
     APPLICATION,
     APPLICATION_VERSION,
@@ -44,16 +31,12 @@ from backend.rounds.queue import (
     request_round,
 )
 from backend.rounds.reconcile import RECONCILE_S, Reconciler
+from backend.rounds.takeover import take_over
 from backend.settings import settings
 
 log = structlog.get_logger()
 
 TICK_S = 0.5
-UNTOLD = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")  # ends of a workflow that its row may not tell
-HEARTBEAT_S = 2.0
-DEAD_AFTER = dt.timedelta(
-    seconds=8
-)  # a round of a killed worker is taken over within 15 s: this, plus a heartbeat, plus a poll
 POLL_S = 0.2
 LOCKS_S = 8.0  # so long a machine that was cut off inside a transaction of the engine keeps others from its rows
 JOBS_AT_ONCE = 2  # while one job's last minibatches are encoded, the next one's first items are fetched
@@ -105,7 +88,7 @@ def run(stopping: threading.Event | None = None) -> None:
             enable_otlp=False,
         )
     )
-    _beat(slot.executor_id)
+    beat(slot.executor_id)
     if not is_whole:
         DBOS.listen_queues([JOBS, ORPHANS])
     DBOS.launch()
@@ -120,20 +103,18 @@ def run(stopping: threading.Event | None = None) -> None:
     if address := settings().metrics:
         metrics.serve(address)
     log.info("worker.started", executor=slot.executor_id, pid=os.getpid(), role=settings().role)
-    beats = [
-        _every(HEARTBEAT_S, lambda: _beat(slot.executor_id), stopping),
+    duties = [
+        _every(HEARTBEAT_S, lambda: beat(slot.executor_id), stopping),
         _every(HEARTBEAT_S, lambda: take_over(slot.executor_id), stopping),
-        _every(HEARTBEAT_S, lambda: take_over_jobs(slot.executor_id), stopping),
-        _every(HEARTBEAT_S, lambda: take_over_changes(slot.executor_id), stopping),
         _every(journal.EVERY_S, journal.flush, stopping),
     ]
     if is_whole:
-        beats += [_every(TICK_S, request_due_rounds, stopping), _every(RECONCILE_S, Reconciler(), stopping)]
-        beats.append(_every(HEARTBEAT_S, alarms.deliver, stopping))
-        beats.append(_every(unfold.EVERY_S, unfold.Unfolder(stopping), stopping))
+        duties += [_every(TICK_S, request_due_rounds, stopping), _every(RECONCILE_S, Reconciler(), stopping)]
+        duties.append(_every(HEARTBEAT_S, alarms.deliver, stopping))
+        duties.append(_every(unfold.EVERY_S, unfold.Unfolder(stopping), stopping))
     stopping.wait()
-    for beat in beats:
-        beat.join(timeout=HEARTBEAT_S)
+    for duty in duties:
+        duty.join(timeout=HEARTBEAT_S)
     log.info("worker.stopped", executor=slot.executor_id)
     DBOS.destroy(workflow_completion_timeout_sec=0)
     journal.flush()
@@ -159,95 +140,9 @@ def request_due_rounds() -> None:
                 request_round(session, project_id, trigger)
 
 
-def take_over(executor_id: str) -> None:
-    """Resume the rounds of workers whose heart stopped, and mark rounds whose workflow ended without saying so.
-
-    One worker does it for all, the first by name: two that saw the same orphan would let it run twice.
-    """
-    with reading() as session:
-        running = {
-            round_.workflow_id: round_.id
-            for round_ in session.scalars(sa.select(Round).where(Round.state.in_(("waiting", "running"))))
-        }
-        beating = set(session.scalars(sa.select(Worker.executor_id).where(Worker.seen_at > now() - DEAD_AFTER)))
-    if not running or min(beating, default=executor_id) != executor_id:
-        return
-    workflows = DBOS.list_workflows(workflow_ids=list(running), load_input=False, load_output=False)
-    orphans = [
-        workflow.workflow_id
-        for workflow in workflows
-        if workflow.status == "PENDING" and workflow.executor_id not in beating | {executor_id}
-    ]
-    if orphans:
-        log.warning("worker.takes_over", workflows=orphans, executor=executor_id)
-        DBOS.resume_workflows(orphans, queue_name=ROUNDS)
-    ended = [w for w in workflows if w.status in UNTOLD]
-    for workflow in ended:
-        with transaction() as session:
-            session.execute(
-                sa.update(Round)
-                .where(Round.id == running[workflow.workflow_id], Round.state.in_(("waiting", "running")))
-                .values(state="cancelled" if workflow.status == "CANCELLED" else "failed", finished_at=now())
-            )
-
-
-def take_over_jobs(executor_id: str) -> None:
-    """The same for jobs: others may take those of workers whose heart stopped."""
-    with reading() as session:
-        beating = set(session.scalars(sa.select(Worker.executor_id).where(Worker.seen_at > now() - DEAD_AFTER)))
-        running = list(session.scalars(sa.select(Job.id).where(Job.state == "running")))
-    if min(beating, default=executor_id) != executor_id:
-        return
-    taken = DBOS.list_workflows(status="PENDING", queue_name=[JOBS, ORPHANS], load_input=False, load_output=False)
-    orphans = [workflow.workflow_id for workflow in taken if workflow.executor_id not in beating]
-    if orphans:
-        log.warning("worker.takes_over", workflows=orphans, executor=executor_id)
-        DBOS.resume_workflows(orphans, queue_name=ORPHANS)
-    if not running:
-        return
-    ids = {f"job:{id_}": id_ for id_ in running}
-    ended = DBOS.list_workflows(workflow_ids=list(ids), status=list(UNTOLD), load_input=False, load_output=False)
-    with transaction() as session:
-        for workflow in ended:
-            job = sa.update(Job).where(Job.id == ids[workflow.workflow_id], Job.state == "running")
-            session.execute(job.values(state="failed", failure=str(workflow.status), finished_at=now()))
-
-
-def take_over_changes(executor_id: str) -> None:
-    """The same for changes of an encoder."""
-    with reading() as session:
-        beating = set(session.scalars(sa.select(Worker.executor_id).where(Worker.seen_at > now() - DEAD_AFTER)))
-        going = list(session.scalars(sa.select(EncoderChange.id).where(EncoderChange.state.in_(OPEN[:-1]))))
-    if not going or min(beating, default=executor_id) != executor_id:
-        return
-    ids = {f"encoder_change:{id_}": id_ for id_ in going}
-    known = DBOS.list_workflows(workflow_ids=list(ids), load_input=False, load_output=False)
-    orphans = [one.workflow_id for one in known if one.status == "PENDING" and one.executor_id not in beating]
-    if orphans:
-        log.warning("worker.takes_over", workflows=orphans, executor=executor_id)
-        DBOS.resume_workflows(orphans, queue_name=CHANGES)
-    for workflow in [one for one in known if one.status in UNTOLD]:
-        change = sa.update(EncoderChange).where(EncoderChange.id == ids[workflow.workflow_id])
-        end = {"state": "failed", "failure": str(workflow.status), "finished_at": now()}
-        with transaction() as session:
-            session.execute(change.where(EncoderChange.state.in_(OPEN)).values(end))
-
-
-def alive_here() -> int:
-    """How many workers of this host gave a sign of life of late."""
-    is_alive = (Worker.host == socket.gethostname(), Worker.seen_at > now() - DEAD_AFTER)
-    with reading() as session:
-        return session.scalar(sa.select(sa.func.count()).select_from(Worker).where(*is_alive)) or 0
-
-
 def _unique_name() -> str:
     """For a worker of role encode: other machines may have the same host name, and it has no rounds to come back to."""
     return f"{socket.gethostname()[:50]}-{uuid.uuid4().hex[:8]}"
-
-
-def _beat(executor_id: str) -> None:
-    with transaction() as session:
-        session.merge(Worker(executor_id=executor_id, host=socket.gethostname(), pid=os.getpid(), seen_at=now()))
 
 
 def _every(seconds: float, act: Callable[[], object], stopping: threading.Event) -> threading.Thread:

@@ -10,8 +10,8 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from backend.database import Alert, Event, ModelVersion, Project, Round, Worker, now, reading
-from backend.rounds.worker import DEAD_AFTER
+from backend.database import Alert, Event, ModelVersion, Project, Round, reading
+from backend.rounds.heartbeat import beating
 from backend.web.views.models import measure_of
 from backend.web.views.projects import counts
 
@@ -76,8 +76,7 @@ def _read() -> list[Metric]:
 
 def _fill(session: Session, families: dict[str, GaugeMetricFamily]) -> None:
     families["nextbatch_database_up"].add_metric((), 1)
-    alive = session.scalar(sa.select(sa.func.count()).where(Worker.seen_at > now() - DEAD_AFTER)) or 0
-    families["nextbatch_workers_alive"].add_metric((), alive)
+    families["nextbatch_workers_alive"].add_metric((), len(beating(session)))
     newest = sa.select(Project.id, Project.name).order_by(Project.id.desc()).limit(MOST_PROJECTS)
     names: dict[int, str] = dict(session.execute(newest).all())
     for project_id, name in names.items():

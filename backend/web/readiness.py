@@ -14,8 +14,8 @@ from flask import Response, jsonify
 from backend.connections import certificates
 from backend.database import Project, Worker, now, reading
 from backend.errors import NextbatchError
+from backend.rounds.heartbeat import beating
 from backend.rounds.source import open_studio
-from backend.rounds.worker import DEAD_AFTER
 from backend.scoring.servers import addresses, problem_of
 from backend.settings import settings
 from backend.web import auth
@@ -44,7 +44,7 @@ def worker() -> Check:
     """A worker gave a sign of life of late."""
     with reading() as session:
         seen = session.execute(sa.select(sa.func.max(Worker.seen_at), sa.func.count())).one()
-        alive = session.scalar(sa.select(sa.func.count()).where(Worker.seen_at > now() - DEAD_AFTER)) or 0
+        alive = len(beating(session))
     if alive:
         return Check(True, f"{alive} alive")
     if seen[0] is None:

@@ -30,7 +30,7 @@ from backend.learning import registry
 from backend.learning.heads import Head
 from backend.learning.registry import Lineage
 from backend.processes import wait_until
-from backend.rounds import changeover, changes, jobs, worker
+from backend.rounds import changeover, changes, jobs, takeover, worker
 from backend.rounds.batch import save_batch
 from backend.rounds.items import Named
 from backend.rounds.queue import prepare_database, request_round
@@ -222,7 +222,7 @@ class Workflow:
 
     workflow_id: str
     executor_id: str
-    status: str = "PENDING"
+    queue_name: str = takeover.ROUNDS
 
 
 def test_of_two_workers_that_see_the_same_orphan_one_lets_it_run(
@@ -234,24 +234,26 @@ def test_of_two_workers_that_see_the_same_orphan_one_lets_it_run(
             session.add(Worker(executor_id=name, host="h", pid=1, seen_at=now() - dt.timedelta(seconds=age_s)))
     runs_on, resumed = ["dead"], []
 
-    def list_workflows(**_: object) -> list[Workflow]:
+    def list_workflows(*, status: str | list[str], **_: object) -> list[Workflow]:
+        if status != "PENDING":
+            return []
         seen = [Workflow("w1", runs_on[-1])]
         if others:
-            worker.take_over(others.pop())  # between the look and what follows from it
+            takeover.take_over(others.pop())  # between the look and what follows from it
         return seen
 
     def resume_workflows(ids: list[str], queue_name: str) -> None:
         resumed.append((ids, queue_name))
         runs_on.append("a")
 
-    monkeypatch.setattr(worker.DBOS, "list_workflows", list_workflows)
-    monkeypatch.setattr(worker.DBOS, "resume_workflows", resume_workflows)
+    monkeypatch.setattr(takeover.DBOS, "list_workflows", list_workflows)
+    monkeypatch.setattr(takeover.DBOS, "resume_workflows", resume_workflows)
     others = ["a"]
-    worker.take_over("b")
+    takeover.take_over("b")
     others = ["b"]
-    worker.take_over("a")
+    takeover.take_over("a")
 
-    assert resumed == [(["w1"], worker.ROUNDS)]
+    assert resumed == [(["w1"], takeover.ROUNDS)]
 
 
 def test_a_round_whose_jobs_another_one_cleared_away_ends(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,9 +28,9 @@ from backend.pool.decode import decode
 from backend.processes import stop, wait_until
 from backend.rounds import encoding, jobs
 from backend.rounds.encoding import Embeddings
+from backend.rounds.heartbeat import alive_here
 from backend.rounds.outbox import Outbox, drain
 from backend.rounds.queue import prepare_database
-from backend.rounds.worker import alive_here
 from backend.scoring.local import LocalEncoder
 from backend.scoring.repository import model_name
 from backend.scoring.serving import EmbeddedTriton

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from backend.database import Alert, Event, Item, Project, Round, Worker, now
+from backend.rounds.heartbeat import DEAD_AFTER
 from backend.rounds.reconcile import RECONCILE
-from backend.rounds.worker import DEAD_AFTER
 from backend.web.views.page import Page, cut
 from backend.web.views.task import item_name, task_of
 
