@@ -29,26 +29,34 @@ class Members:
     rows: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Slice:
+@dataclass(frozen=True, kw_only=True)
+class _Cut:
     """The ``items`` of which `field` is `value`, beside all the others.
 
-    ``difference`` is its accuracy minus theirs, with a 95 % interval. ``p`` is the chance of so many errors or more if
-    the slice were like the rest (Fisher's exact test), ``adjusted_p`` that after Benjamini and Hochberg's correction
-    for all slices looked at. ``is_worse`` when that is at most 0.05: of the slices called so, one in twenty is not.
-    Where items have several labels the accuracy is of whole sets, and ``micro_f1`` is known as well.
+    ``difference`` is its measure minus theirs, with a 95 % interval. ``p`` is the chance of so much worse a measure if
+    the slice were like the rest, ``adjusted_p`` that after Benjamini and Hochberg's correction for all slices looked
+    at. ``is_worse`` when that is at most 0.05: of the slices called so, one in twenty is not.
     """
 
     field: str
     value: str
     items: int
-    accuracy: float
-    interval: Interval
     difference: float
     difference_interval: Interval
     p: float
     adjusted_p: float
     is_worse: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice(_Cut):
+    """By accuracy, and ``p`` is that of Fisher's exact test.
+
+    Where items have several labels the accuracy is of whole sets, and ``micro_f1`` is known as well.
+    """
+
+    accuracy: float
+    interval: Interval
     micro_f1: Measured | None = None
 
     @property
@@ -58,22 +66,12 @@ class Slice:
         return (first,) if self.micro_f1 is None else (first, ("micro F1", self.micro_f1))
 
 
-@dataclass(frozen=True)
-class NumberSlice:
-    """The same where labels are numbers, by the mean absolute error: less is better, and ``p`` is that of a permutation
-    test of its mean.
-    """
+@dataclass(frozen=True, kw_only=True)
+class NumberSlice(_Cut):
+    """Where labels are numbers: by the mean absolute error, of which less is better, and a permutation test of it."""
 
-    field: str
-    value: str
-    items: int
     mae: float
     interval: Interval
-    difference: float
-    difference_interval: Interval
-    p: float
-    adjusted_p: float
-    is_worse: bool
 
     @property
     def measures(self) -> tuple[tuple[str, Measured], ...]:
