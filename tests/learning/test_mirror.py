@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backend.processes import free_port
+from backend.connections import answers
+from backend.processes import free_port, spawn, stop, wait_until
 from backend.rounds.mirror import reflect
 from backend.settings import settings
 from tests.learning.test_registry import learn, project
@@ -58,10 +60,34 @@ print(json.dumps(answer))
 """
 
 
+@pytest.fixture(params=["files", "server"])
+def tracking_uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """MLflow's files, and its server, which brings half of Python's data stack with it."""
+    if request.param == "files":
+        yield f"file://{tmp_path}/mlruns"
+        return
+    program = os.environ.get("NEXTBATCH_MLFLOW")
+    if program is None:
+        pytest.skip("MLflow's server takes a gigabyte; set NEXTBATCH_MLFLOW to its program")
+    port = free_port()
+    places = [
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/mlflow.db",
+        "--artifacts-destination",
+        str(tmp_path / "files"),
+    ]
+    server = spawn([program, "server", "--host", "127.0.0.1", "--port", str(port), *places], tmp_path / "mlflow.log")
+    try:
+        assert wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), 180)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop(server)
+
+
 @pytest.fixture
-def answer(project: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def answer(project: Any, tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Two versions, copied by a round's look, then by the command's function in a process that asks MLflow."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/mlruns")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     settings.cache_clear()
     learn(project, 1)
