@@ -219,18 +219,24 @@ def _closer(stored: Mapping[str, Any] | None) -> str:
     found = look.read({name: value for name, value in stored.items() if name != "at"})
     lines = [f"a closer look, on {found.labels} labels of the holdout at {stored['at']} (95 % intervals)"]
     lines += [f"  {title:<18} {_interval(one)}" for title, one in found.measures]
-    classes = _of_classes(found) if isinstance(found, Analysis) else ([], [])
+    if isinstance(found, Analysis):
+        lines += _of_classes(found)
     slices = [
         f"  {one.field} = {one.value}: {', '.join(f'{title} {_interval(known)}' for title, known in one.measures)} of "
         f"{one.items}, {one.difference:+.3f} beside the rest, p {one.adjusted_p:.3f} of all slices"
         f"{': WORSE' if one.is_worse else ''}"
         for one in found.slices[:_SHOWN]
     ]
-    return "\n".join([*lines, *classes[0], *slices, *classes[1]])
+    changes = [
+        f"  {one.name}: {one.kept:.0%} of {one.items} predictions stay, {one.measure} "
+        f"{_interval(Measured(one.difference, one.difference_interval), '+.3f')}{': WORSE' if one.is_worse else ''}"
+        for one in found.changes
+    ]
+    return "\n".join([*lines, *slices, *changes])
 
 
-def _of_classes(found: Analysis) -> tuple[list[str], list[str]]:
-    """What is known only where an item has one class: lines before and after those of the slices."""
+def _of_classes(found: Analysis) -> list[str]:
+    """What is known only where an item has one class."""
     lines = [f"    chance alone gives a calibration error up to {found.chance_calibration_error:.3f}"]
     width = max(len(one.name) for one in found.classes)
     lines += [
@@ -244,12 +250,7 @@ def _of_classes(found: Analysis) -> tuple[list[str], list[str]]:
         f"  {one.label} taken for {one.predicted}: {one.items}, {_interval(one.share)} of {one.label}"
         for one in found.confusions[:_SHOWN]
     ]
-    changes = [
-        f"  {one.name}: {one.kept:.0%} of {one.items} predictions stay, accuracy "
-        f"{_interval(Measured(one.difference, one.difference_interval), '+.3f')}{': WORSE' if one.is_worse else ''}"
-        for one in found.changes
-    ]
-    return lines, changes
+    return lines
 
 
 def _interval(one: Measured | None, form: str = ".3f") -> str:

@@ -71,6 +71,9 @@ class Evaluation:
         return cls(**fields)
 
 
+Measure = Literal["accuracy", "mean absolute error"]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A new model against the current one on the same labels.
@@ -89,7 +92,7 @@ class Comparison:
     p_better: float
     p_worse: float
     is_worse: bool
-    measure: Literal["accuracy", "mean absolute error"] = "accuracy"
+    measure: Measure = "accuracy"
 
     @property
     def gap(self) -> str:

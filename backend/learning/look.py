@@ -11,19 +11,24 @@ from pydantic import TypeAdapter
 from backend.learning.analysis import Analysis
 from backend.learning.evaluate import Measured
 from backend.learning.number_evaluate import evaluate_numbers
+from backend.learning.sensitivity import Change
 from backend.learning.set_evaluate import evaluate_sets, micro_f1
 from backend.learning.slices import Members, NumberSlice, Slice, find_number_slices, find_slices
 
 
 @dataclass(frozen=True)
 class SetAnalysis:
-    """A version that tells sets on ``labels`` items of the random holdout; ``slices`` come worst first."""
+    """A version that tells sets on ``labels`` items of the random holdout.
+
+    ``slices`` come worst first, ``changes`` of the input as far as they were measured.
+    """
 
     labels: int
     accuracy: Measured
     micro_f1: Measured
     macro_f1: Measured
     slices: tuple[Slice, ...] = ()
+    changes: tuple[Change, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON knows it."""
@@ -37,13 +42,17 @@ class SetAnalysis:
 
 @dataclass(frozen=True)
 class NumberAnalysis:
-    """A version that says numbers on ``labels`` items of the random holdout; ``slices`` come worst first."""
+    """A version that says numbers on ``labels`` items of the random holdout.
+
+    ``slices`` come worst first, ``changes`` of the input as far as they were measured.
+    """
 
     labels: int
     mae: Measured
     rmse: Measured
     inside: Measured
     slices: tuple[NumberSlice, ...] = ()
+    changes: tuple[Change, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON knows it."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from backend.learning.evaluate import Interval, compare, wilson
+from backend.learning.evaluate import Comparison, Interval, Measure, wilson
 
 Pixels = NDArray[np.uint8]
 
@@ -18,8 +18,8 @@ Pixels = NDArray[np.uint8]
 class Change:
     """What one change of the input did to ``items`` items.
 
-    ``kept`` is the share whose prediction stayed; ``difference`` the accuracy on the changed minus on the plain items,
-    paired. ``is_worse`` as in `evaluate.Comparison`.
+    ``kept`` is the share whose prediction stayed (a number: within 1.96 of its deviations); ``difference`` the
+    ``measure`` on the changed minus on the plain items, paired. ``is_worse`` as in `evaluate.Comparison`.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Change:
     difference: float
     difference_interval: Interval
     is_worse: bool
+    measure: Measure = "accuracy"
 
 
 def _light(factor: float) -> Callable[[Pixels, np.random.Generator], Pixels]:
@@ -67,12 +68,11 @@ def change(name: str, pixels: Pixels, seed: int) -> Pixels:
     return CHANGES[name](pixels, np.random.default_rng(seed))
 
 
-def measure(name: str, plain: NDArray[Any], changed: NDArray[Any], labels: NDArray[np.integer[Any]]) -> Change:
-    """Probabilities (n, K) of the plain and of the changed items, with the labels (n,) of both."""
-    found = compare(changed, plain, labels)
-    kept = int((plain.argmax(axis=1) == changed.argmax(axis=1)).sum())
-    n = len(labels)
-    return Change(name, n, kept / n, wilson(kept, n), found.difference, found.interval, found.is_worse)
+def measure(name: str, is_kept: NDArray[np.bool_], found: Comparison) -> Change:
+    """What is told of the changed items (n,): where it is what is told of the plain ones, and how good beside that."""
+    kept, n = int(is_kept.sum()), len(is_kept)
+    interval = wilson(kept, n)
+    return Change(name, n, kept / n, interval, found.difference, found.interval, found.is_worse, found.measure)
 
 
 def _pixels(values: NDArray[Any]) -> Pixels:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import HeadNotForTask
-from backend.learning import evaluate, number_evaluate, set_evaluate
+from backend.learning import evaluate, number_evaluate, sensitivity, set_evaluate
 from backend.learning.analysis import Analysis, analyse
 from backend.learning.candidates import Unlabelled
 from backend.learning.heads import Head
@@ -89,6 +89,12 @@ class Target(ABC):
         """Measure the same more closely, on each of `members` too."""
 
     @abstractmethod
+    def change(
+        self, name: str, head: Head, said: tuple[NDArray[Any], NDArray[Any]], truth: NDArray[Any]
+    ) -> sensitivity.Change:
+        """What the change of that name did: what the head says of the changed items and of the plain ones."""
+
+    @abstractmethod
     def is_worse(self, heads: tuple[Head, Head], said: tuple[NDArray[Any], NDArray[Any]], truth: NDArray[Any]) -> bool:
         """Whether the first head, a new one, is worse than the second by more than chance explains."""
 
@@ -142,6 +148,13 @@ class ClassTarget(Target):
     ) -> Analysis:
         return analyse(said, truth, self.question.choices, members, seed=seed)
 
+    def change(
+        self, name: str, _head: Head, said: tuple[NDArray[Any], NDArray[Any]], truth: NDArray[Any]
+    ) -> sensitivity.Change:
+        changed, plain = said
+        is_kept = changed.argmax(axis=1) == plain.argmax(axis=1)
+        return sensitivity.measure(name, is_kept, evaluate.compare(changed, plain, truth))
+
     def is_worse(self, _heads: tuple[Head, Head], said: tuple[NDArray[Any], NDArray[Any]], truth: NDArray[Any]) -> bool:
         return evaluate.is_worse(said[0], said[1], truth)
 
@@ -194,6 +207,13 @@ class SetTarget(LinearTarget):
     def look(self, head: Head, said: NDArray[Any], truth: NDArray[Any], members: Sequence[Members], _seed: int) -> Look:
         return look_at_sets(said, told(head, said), truth, self.question.choices, members)
 
+    def change(
+        self, name: str, head: Head, said: tuple[NDArray[Any], NDArray[Any]], truth: NDArray[Any]
+    ) -> sensitivity.Change:
+        changed, plain = (told(head, one) for one in said)
+        right = [(one == truth).all(axis=1) for one in (changed, plain)]
+        return sensitivity.measure(name, (changed == plain).all(axis=1), evaluate.compare_right(right[0], right[1]))
+
     def is_worse(self, heads: tuple[Head, Head], said: tuple[NDArray[Any], NDArray[Any]], truth: NDArray[Any]) -> bool:
         return set_evaluate.is_worse(told(heads[0], said[0]), told(heads[1], said[1]), truth)
 
@@ -231,6 +251,13 @@ class NumberTarget(LinearTarget):
 
     def look(self, _head: Head, said: NDArray[Any], truth: NDArray[Any], members: Sequence[Members], seed: int) -> Look:
         return look_at_numbers(said, truth, members, seed)
+
+    def change(
+        self, name: str, _head: Head, said: tuple[NDArray[Any], NDArray[Any]], truth: NDArray[Any]
+    ) -> sensitivity.Change:
+        changed, plain = said
+        is_kept = number_evaluate.is_within(plain, changed[:, 0])
+        return sensitivity.measure(name, is_kept, number_evaluate.compare_numbers(changed[:, 0], plain[:, 0], truth))
 
     def is_worse(self, _heads: tuple[Head, Head], said: tuple[NDArray[Any], NDArray[Any]], truth: NDArray[Any]) -> bool:
         return number_evaluate.is_worse(said[0][:, 0], said[1][:, 0], truth)

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from backend.database import Annotation, Item, ModelAnalysis, ModelVersion, Project, Round, now, reading, transaction
 from backend.errors import NextbatchError
 from backend.learning import registry, sensitivity, slices
-from backend.learning.analysis import Analysis
 from backend.learning.heads import Head
 from backend.learning.look import Look
-from backend.learning.targets import target_of
+from backend.learning.targets import Target, target_of
 from backend.pool.catalog import Labelled, chunks, labelled
 from backend.questions import question
 from backend.rounds.encoding import Embeddings, open_embeddings, open_encoder, source_config
@@ -73,10 +72,8 @@ def _look(project: Project, version: ModelVersion, holdout: Sequence[Labelled], 
     truth = target.encode([row.label for row in known])
     said = head.predict(embeddings.gather([row.content_hash for row in known]))
     found = target.look(head, said, truth, _members(known), version.seed)
-    if not isinstance(found, Analysis):
-        return found
     try:
-        changes = _changes(project, head, known, truth, embeddings)
+        changes = _changes(project, target, head, known, truth, embeddings)
     except (NextbatchError, OSError) as problem:
         log.warning("analyse.sensitivity_unknown", project=project.name, version=version.name, problem=str(problem))
         changes = ()
@@ -114,7 +111,12 @@ def _members(rows: Sequence[Labelled]) -> list[slices.Members]:
 
 
 def _changes(
-    project: Project, head: Head, rows: Sequence[Labelled], labels: NDArray[np.int64], embeddings: Embeddings
+    project: Project,
+    target: Target,
+    head: Head,
+    rows: Sequence[Labelled],
+    truth: NDArray[Any],
+    embeddings: Embeddings,
 ) -> tuple[sensitivity.Change, ...]:
     """What small changes do to a sample that stays: the images of the smallest hashes. Texts are not changed.
 
@@ -141,15 +143,11 @@ def _changes(
     if len(chosen) < FEWEST:
         return ()
     plain = head.predict(embeddings.gather([rows[at].content_hash for at in chosen]))
-    return tuple(
-        sensitivity.measure(
-            name,
-            plain,
-            head.predict(embeddings.gather([_named(rows[at].content_hash, name) for at in chosen])),
-            labels[chosen],
-        )
+    changed = {
+        name: head.predict(embeddings.gather([_named(rows[at].content_hash, name) for at in chosen]))
         for name in sensitivity.CHANGES
-    )
+    }
+    return tuple(target.change(name, head, (said, plain), truth[chosen]) for name, said in changed.items())
 
 
 def _encode_changed(project: Project, rows: Sequence[Labelled], embeddings: Embeddings) -> None:

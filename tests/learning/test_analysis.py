@@ -13,9 +13,13 @@ from backend.learning.analysis import Analysis, analyse
 from backend.learning.contrast import contrast
 from backend.learning.evaluate import calibration_error, evaluate
 from backend.learning.look import look_at_numbers, look_at_sets, read
-from backend.learning.sensitivity import CHANGES, change, measure
+from backend.learning.sensitivity import CHANGES, change
 from backend.learning.set_evaluate import evaluate_sets
+from backend.learning.set_heads import SetHead
 from backend.learning.slices import Members, find_number_slices, find_slices, members_of
+from backend.learning.targets import target_of
+from backend.questions import question
+from strategies import Task
 
 CLASSES = ("cat", "dog", "fox")
 
@@ -180,7 +184,7 @@ def test_numbers_are_cut_into_quarters_and_addresses_are_no_slices() -> None:
     assert find_slices(np.ones(30, bool), [Members("a", "b", np.arange(10))])[0].p == 1.0
 
 
-def test_a_small_change_stays_small_and_what_it_does_is_measured() -> None:
+def test_a_small_change_stays_small() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 
     changed = {name: change(name, pixels, seed=1) for name in CHANGES}
@@ -188,10 +192,31 @@ def test_a_small_change_stays_small_and_what_it_does_is_measured() -> None:
     assert all(one.shape == pixels.shape and one.dtype == np.uint8 for one in changed.values())
     assert all((one != pixels).any() for one in changed.values())
     assert (change("noise (σ 10 of 255)", pixels, 1) == changed["noise (σ 10 of 255)"]).all()
+
+
+def test_what_a_change_did_is_measured_for_classes_sets_and_numbers() -> None:
+    half = np.arange(60)[:, None] < 30
     plain = np.tile([0.9, 0.1], (60, 1))
-    turned = np.where(np.arange(60)[:, None] < 30, plain[:, ::-1], plain)
-    found = measure("30 % darker", plain, turned, np.zeros(60, dtype=np.int64))
-    assert (found.kept, found.difference, found.is_worse) == (0.5, -0.5, True)
+    turned = np.where(half, plain[:, ::-1], plain)
+    head = SetHead(("cat", "dog"), np.zeros(3), np.ones(3), np.zeros((3, 2)), np.zeros(2), thresholds=np.full(2, 0.5))
+    pairs = np.tile([[True, False]], (60, 1))
+    numbers = np.tile([5.0, 1.0], (60, 1))
+    moved = numbers + np.where(half, (2.0, 0.0), (1.9, 0.0))  # a deviation is 1: within 1.96 of it, or not
+
+    of_classes, of_sets, of_numbers = (
+        target_of(question(task, head.classes)).change("30 % darker", head, said, truth)
+        for task, said, truth in (
+            (Task.CLASSIFICATION, (turned, plain), np.zeros(60, dtype=np.int64)),
+            (Task.MULTI_LABEL, (turned, plain), pairs),
+            (Task.REGRESSION, (moved, numbers), np.full(60, 5.0)),
+        )
+    )
+
+    assert (of_classes.kept, of_classes.difference, of_classes.is_worse) == (0.5, -0.5, True)
+    assert (of_sets.kept, of_sets.difference, of_sets.is_worse) == (0.5, -0.5, True)
+    assert (of_numbers.kept, of_numbers.is_worse) == (0.5, True)
+    assert of_numbers.difference == pytest.approx(1.95)
+    assert [one.measure for one in (of_classes, of_sets, of_numbers)] == ["accuracy"] * 2 + ["mean absolute error"]
 
 
 def test_two_models_are_contrasted_class_by_class() -> None:

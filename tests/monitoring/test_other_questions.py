@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from backend.database import Item, ModelAnalysis, ModelChange, Pick, Project, reading, transaction
 from backend.learning import look, registry
+from backend.learning.sensitivity import CHANGES
 from backend.pool.catalog import labelled
 from backend.questions import question, set_label
 from backend.rounds import analyse, challenge, choose, encoding, learn
@@ -98,6 +99,29 @@ def test_slices_are_kept_with_the_version_and_shown(kind: str, title: str, reque
     assert "worse than the rest" in page
     assert "camera old" in page
     assert title[1:] in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [("numbered", "predictions stay, mean absolute error +"), ("grouped", "predictions stay, accuracy -")],
+)
+def test_small_changes_of_the_input_are_looked_at_too(kind: str, told: str, request: pytest.FixtureRequest) -> None:
+    played: Played = request.getfixturevalue(kind)
+    with reading() as session:
+        held = [session.get_one(Item, played.items[place]).content_hash for place in HELD]
+    for name, shift in zip(CHANGES, (0, 0, 0, 0, 4), strict=True):  # as if they had been encoded before
+        names = [analyse._named(str(hash_), name) for hash_ in held]
+        played.store.put(names, clusters(200)[0][HELD.start : HELD.stop] + np.float32(shift))
+    played.learn()
+
+    analyse.analyse(played.project_id, played.rounds)
+
+    with reading() as session:
+        *others, last = look.read(session.get_one(ModelAnalysis, played.version("v1").id).found).changes
+    assert {(one.kept, one.difference, one.is_worse) for one in others} == {(1.0, 0.0, False)}
+    assert last.kept < 0.5
+    assert last.is_worse
+    assert f"JPEG quality 30: {last.kept:.0%} of 64 {told}" in run("models", "show", "p", "v1")
 
 
 @pytest.mark.parametrize(
