@@ -4,7 +4,6 @@ A second clone finds them ready. An environment is whole when its `.complete` ma
 built again, and two processes that want the same one take turns.
 """
 
-import fcntl
 import hashlib
 import importlib.metadata
 import os
@@ -18,7 +17,7 @@ from pathlib import Path
 from uv import find_uv_bin
 
 from backend.errors import EnvironmentNotBuilt
-from backend.processes import die_with_parent
+from backend.processes import alone, die_with_parent
 from backend.settings import settings
 
 LABEL_STUDIO = ("label-studio==1.23.2",)
@@ -47,9 +46,7 @@ def ensure(name: str, pins: Sequence[str], progress: Progress = lambda _line: No
     folder = place(name, pins)
     if is_ready(name, pins):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(folder.with_suffix(".lock")):
         if not is_ready(name, pins):
             progress(f"installing {name} into {folder} (once; {', '.join(pins)})")
             _build(folder, pins, progress)

@@ -1,13 +1,14 @@
-"""Child processes that die with their parent, and free ports for them."""
+"""Child processes that die with their parent, free ports for them, and what one process does at a time."""
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import SystemRandom
 
@@ -128,6 +129,15 @@ def _lowest_of_connections() -> int:
         return max(int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]), 2 * _LOWEST_PORT)
     except OSError:
         return 2 * _LOWEST_PORT
+
+
+@contextlib.contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """One process of this machine at a time holds the file; others wait. One that died holds nothing."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def wait_until(is_true: Callable[[], bool], timeout_s: float, poll_s: float = 0.1) -> bool:

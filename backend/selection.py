@@ -4,7 +4,6 @@ The round runs in this process, over the steps that a worker runs. What it encod
 costs a listing and a choice.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from backend.database import Batch, Item, Pick, Project, Round, now, project_nam
 from backend.errors import QueryFailed
 from backend.pool.listing import LOCAL_FILES, is_named
 from backend.pool.manifest import SUFFIXES as MANIFESTS
+from backend.processes import alone
 from backend.rounds.labelling import NewProject, make_project
 from backend.rounds.pushes import Pushed, push_named
 from backend.rounds.queries import Query, check
@@ -136,10 +136,7 @@ def _filled(pool: Pool | str, kind: Kind) -> tuple[Project, Pushed]:
 @contextmanager
 def _alone(project: Project) -> Iterator[None]:
     """One command at a time for a project; what a killed one left running has failed."""
-    folder = settings().home / "select"
-    folder.mkdir(exist_ok=True)
-    with (folder / f"{project.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(settings().home / "select" / f"{project.name}.lock"):
         with transaction() as session:
             left = sa.update(Round).where(Round.project_id == project.id, Round.workflow_id.startswith(HERE))
             end = {"state": "failed", "failure": "its process ended", "finished_at": now()}

@@ -8,7 +8,7 @@ from backend.database import ModelVersion, Project, reading
 from backend.errors import MirrorFailed
 from backend.learning import card, registry
 from backend.learning.mirror import Copied, Mirrored, mirror
-from backend.processes import last_words, spawn, stop
+from backend.processes import alone, last_words, spawn, stop
 from backend.settings import settings
 
 _LONGEST_S = 120.0
@@ -17,6 +17,11 @@ _NICE = 10
 
 def copy(project_id: int) -> Mirrored:
     """Bring MLflow up to the project's versions. Raises PackageMissing, MirrorFailed."""
+    with alone(settings().home / "mirror" / f"{project_id}.lock"):  # two at once would copy a version twice
+        return _copy(project_id)
+
+
+def _copy(project_id: int) -> Mirrored:
     with reading() as session:
         name = session.get_one(Project, project_id).name
         versions = {one.name: one for one in reversed(registry.versions(session, project_id))}

@@ -1,7 +1,6 @@
 """A project's encoder in int8: made with its own images, checked on others of them, and kept only if it passes."""
 
 import asyncio
-import fcntl
 import hashlib
 import shutil
 import time
@@ -23,6 +22,7 @@ from backend.learning.finetune_plan import trained_on
 from backend.learning.provenance import provenance
 from backend.learning.quantisation import RECIPE, keep, quantise, report_of
 from backend.pool.catalog import Labelled, encoded_items, labelled
+from backend.processes import alone
 from backend.rounds import changes, configured, hand
 from backend.rounds.encoding import open_embeddings, source_config
 from backend.rounds.images import images_of
@@ -105,8 +105,7 @@ def quantise_encoder(project_id: int, actor: str, tell: Tell, progress: Progress
     _refuse_few(calibration, checked, trained)
     folder = settings().home / "quantising" / str(project_id) / f"{exact.digest[:16]}-{_digest(calibration)}"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(folder.parent / ".lock"):
         for old in folder.parent.glob("*-*"):
             if old != folder:  # of another encoder, or of what the pool was
                 shutil.rmtree(old)

@@ -18,6 +18,7 @@ from backend.scoring.encoder import Encoder, Inputs
 from backend.scoring.minibatches import Decoded, Minibatcher, Store
 from backend.scoring.opening import Opened, Opener, reason_of
 from backend.scoring.outage import Reader, SourceAway, until_back
+from backend.scoring.places import Place, Places
 from backend.scoring.stages import Speed, Stages
 
 BEAT_S = 0.1  # how soon a cancelled scan notices
@@ -163,24 +164,26 @@ class Scan:
     async def _feed(self, items: Iterable[ScanItem], waiting: asyncio.Queue[ScanItem | None]) -> None:
         for item in items:
             await waiting.put(item)
-        for _ in range(self._config.fetches):
-            await waiting.put(None)
+        await waiting.put(None)
 
     async def _fetch_all(self, waiting: asyncio.Queue[ScanItem | None], decoded: asyncio.Queue[Decoded | None]) -> None:
-        async def fetcher() -> None:
-            while (item := await waiting.get()) is not None:
-                await self._take(item, decoded)
-
+        places = Places(self._config.fetches)
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._config.fetches):
-                group.create_task(fetcher())
+            while (item := await waiting.get()) is not None:
+                group.create_task(self._take(item, await places.take(), decoded))
         await decoded.put(None)
 
-    async def _take(self, item: ScanItem, decoded: asyncio.Queue[Decoded | None]) -> None:
+    async def _take(self, item: ScanItem, place: Place, decoded: asyncio.Queue[Decoded | None]) -> None:
+        try:
+            await self._read(item, place, decoded)
+        finally:
+            place.give_back()
+
+    async def _read(self, item: ScanItem, place: Place, decoded: asyncio.Queue[Decoded | None]) -> None:
         """Read an item and find out what it is: stored, under way, broken, or new."""
         opener, outage_s = self._opener, self._config.outage_s
         try:
-            with self._stages.at_work("fetch"):
+            with self._stages.at_work("fetch"), place.reading():
                 data = await self._reader.read(item.uri)
         except SourceAway:
             raise

@@ -1,11 +1,12 @@
 """Triton's model repository: what an encoder looks like on disk, written whole or not at all."""
 
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from backend.processes import alone
 
 MAX_BATCH = 64
 QUEUE_DELAY_US = 2000  # how long a small request waits for others to share its pass; far below one pass
@@ -72,9 +73,7 @@ def write_model(
 
 def place(target: Path, texts: Mapping[str, str], onnx: Path) -> None:
     """A model's folder with these texts and the ONNX file as version 1: whole, by a rename, or left as it is."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(target.parent / ".lock"):
         if not _is_written(target, texts, onnx):
             _replace(target, texts, onnx)
 

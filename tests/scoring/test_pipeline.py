@@ -18,6 +18,7 @@ from PIL import Image
 from backend.errors import EncoderDown, EncoderFailed, FetchFailed
 from backend.learning.encoders import EncoderSpec
 from backend.pool.decode import decode
+from backend.scoring import places
 from backend.scoring.encoder import Encoder
 from backend.scoring.local import LocalEncoder
 from backend.scoring.pipeline import Scan, ScanConfig, ScanItem, ScanReport
@@ -149,6 +150,64 @@ def test_broken_items_are_named_and_the_rest_goes_on(pool: Path, encoder: LocalE
     assert "No such file" in scanned.failed[keys["007"]]
     assert "2 s" in scanned.failed[keys["stuck"]]
     assert report.encoded == len(scanned.done) == len(paths) - 4
+
+
+def test_reads_that_hang_do_not_keep_the_others_from_being_read(
+    pool: Path, encoder: LocalEncoder, store: VectorStore
+) -> None:
+    paths, at_once = sorted(pool.iterdir())[:60], [0]
+    others_are_read, left = asyncio.Event(), set(paths[12:])
+
+    async def fetch(uri: str) -> bytes:
+        """The first twelve answer when all the others have been read."""
+        at_once.append(at_once[-1] + 1)
+        try:
+            if Path(uri) in paths[:12]:
+                await others_are_read.wait()
+            left.discard(Path(uri))
+            if not left:
+                others_are_read.set()
+            return await read(uri)
+        finally:
+            at_once.append(at_once[-1] - 1)
+
+    scanned = Scanned(encoder, store, ScanConfig(fetches=8, fetch_timeout_s=60))
+    report = scanned.run(paths, fetch)
+
+    assert not scanned.failed
+    assert report.encoded == 60
+    assert 12 < max(at_once) <= 16
+
+
+def test_of_reads_that_hang_no_more_leave_their_place_than_there_are_places(
+    pool: Path, encoder: LocalEncoder, store: VectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "HANGS_S", 0.01)
+    at_once, are_many = [0], asyncio.Event()
+
+    async def fetch(uri: str) -> bytes:
+        at_once.append(at_once[-1] + 1)
+        if at_once[-1] == 16:
+            are_many.set()
+        await are_many.wait()
+        await asyncio.sleep(0.05)  # time enough for others to begin, if they may
+        at_once.append(at_once[-1] - 1)
+        return await read(uri)
+
+    scanned = Scanned(encoder, store, ScanConfig(fetches=8, fetch_timeout_s=60))
+    scanned.run(sorted(pool.iterdir())[:60], fetch)
+
+    assert len(scanned.done) == 60
+    assert max(at_once) == 16
+
+
+def test_a_source_that_is_slow_as_a_rule_is_not_taken_for_one_that_hangs() -> None:
+    all_places = places.Places(8)
+    for _ in range(200):
+        all_places.read_in(3.0)
+
+    assert places.Places(8).patience_s == places.HANGS_S
+    assert 9 < all_places.patience_s < 12.1
 
 
 def test_equal_contents_are_encoded_once(pool: Path, encoder: LocalEncoder, store: VectorStore) -> None:
