@@ -1,7 +1,6 @@
 """Encoders: pretrained networks exported once as ONNX, with what they need of preprocessing inside the graph."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from backend.artefacts import whole
 from backend.errors import BadEncoderWeights, EncoderUnreadable
 from backend.learning.architectures import ARCHITECTURES, Architecture, sha256_of
+from backend.processes import alone
 from backend.settings import Kind
 
 if TYPE_CHECKING:  # the web process reads specs and never imports torch
@@ -84,9 +84,7 @@ def export(name: str, weights: Path | None, directory: Path, precision: Exported
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError, SafetensorError) as error:
         raise BadEncoderWeights(name=name, problem=error) from error
     digest = _digest(name, network.state_dict(), architecture, precision)
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "export.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(directory / "export.lock"):
         try:
             spec = load(directory, digest)
         except EncoderUnreadable:  # not exported yet, or damaged since
@@ -236,8 +234,7 @@ def adopt(spec: EncoderSpec, directory: Path, beside: Mapping[str, bytes]) -> En
         shutil.copyfile(spec.path, folder / spec.path.name)
         for name, content in {**beside, MANIFEST: _manifest(spec).encode()}.items():
             (folder / name).write_bytes(content)
-        with (directory / "export.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with alone(directory / "export.lock"):
             _publish(building, directory / spec.digest)
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -16,7 +16,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from backend.processes import die_with_parent, free_port, listening_problem, wait_until
+from backend.processes import die_with_parent, free_port, listening_problem, tail, wait_until
 
 ACCESS_KEY = "nextbatch-tests"
 SECRET_KEY = "not-a-secret-of-anyone"
@@ -101,9 +101,9 @@ def running(*others: Mapping[str, Any]) -> Iterator[S3Server]:
     try:
         found = S3Server(f"http://127.0.0.1:{s3}")
         if not wait_until(lambda: server.poll() is not None or _works(found), timeout_s=90, poll_s=0.3):
-            raise TimeoutError(f"SeaweedFS did not start within 90 s:\n{_tail(folder / 'weed.log')}")
+            raise TimeoutError(f"SeaweedFS did not start within 90 s:\n{tail(folder / 'weed.log')}")
         if server.poll() is not None:
-            raise ChildProcessError(f"SeaweedFS ended with {server.returncode}:\n{_tail(folder / 'weed.log')}")
+            raise ChildProcessError(f"SeaweedFS ended with {server.returncode}:\n{tail(folder / 'weed.log')}")
         yield found
     finally:
         server.kill()  # SIGTERM takes it up to 26 s, and the data is thrown away
@@ -137,7 +137,3 @@ def _free_ports(count: int) -> list[int]:
         if is_apart and not listening_problem("127.0.0.1", port + _GRPC_OFFSET):
             ports.append(port)
     return ports
-
-
-def _tail(log: Path) -> str:
-    return log.read_text(errors="replace")[-2000:]
