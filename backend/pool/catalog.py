@@ -24,6 +24,11 @@ _MARK_ENCODED = sa.text(
     "UPDATE items SET content_hash = given.hash, state = 'encoded', failure = NULL "
     "FROM unnest(CAST(:ids AS bigint[]), CAST(:hashes AS text[])) AS given (id, hash) WHERE items.id = given.id"
 )
+_MARK_ENCODED_ONE = (  # not through the ORM, which takes twice the time
+    sa.update(Item)
+    .where(Item.id == sa.bindparam("item_id"))
+    .values(content_hash=sa.bindparam("hash"), state="encoded", failure=None)
+)
 INSERT_CHUNK = 5_000  # rows a transaction where they are many: 40 ms on SQLite
 
 
@@ -139,9 +144,8 @@ def mark_encoded(session: Session, hashes: Mapping[int, str]) -> None:
     if session.get_bind().dialect.name == "postgresql":  # one statement: half the time, a fifth of ours
         session.execute(_MARK_ENCODED, {"ids": list(hashes), "hashes": list(hashes.values())})
         return
-    session.execute(
-        sa.update(Item),
-        [{"id": id_, "content_hash": hash_, "state": "encoded", "failure": None} for id_, hash_ in hashes.items()],
+    session.connection().execute(
+        _MARK_ENCODED_ONE, [{"item_id": id_, "hash": content_hash} for id_, content_hash in hashes.items()]
     )
 
 

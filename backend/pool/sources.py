@@ -113,7 +113,7 @@ class Sources:
         """The item's bytes, at most `max_bytes`, within `timeout_s` over all retries. Raises an ItemUnreadable."""
         try:
             async with asyncio.timeout(self._config.timeout_s):
-                return await self._read_through_cache(uri)
+                return await self.read(uri)
         except TimeoutError:
             raise FetchTimedOut(uri=shown(uri), timeout_s=f"{self._config.timeout_s:g}") from None
 
@@ -125,8 +125,8 @@ class Sources:
         except TimeoutError:
             raise FetchTimedOut(uri=shown(uri), timeout_s=f"{_LIST_TIMEOUT_S:g}") from None
 
-    async def _read_through_cache(self, uri: str) -> Blob:
-        """What is kept, if its source says that it did not change; else what the source holds."""
+    async def read(self, uri: str) -> Blob:
+        """As `fetch`, for as long as it takes: what is kept, if its source says that it did not change."""
         if self._cache is None or not _has_etags(uri):
             return await self._read(uri)
         kept = await asyncio.to_thread(self._cache.find, uri)

@@ -74,8 +74,11 @@ def decoder(spec: EncoderSpec) -> Callable[[bytes], NDArray[Any]]:
 
 
 @asynccontextmanager
-async def opened(config: SourceConfig, is_inline: bool) -> AsyncIterator[Fetch]:
-    """Reads items by what the catalogue names them with: an address, or the text itself. Raises ItemUnreadable."""
+async def opened(config: SourceConfig, is_inline: bool, *, is_timed: bool = True) -> AsyncIterator[Fetch]:
+    """Reads items by what the catalogue names them with: an address, or the text itself. Raises ItemUnreadable.
+
+    `is_timed` is False where the caller bounds each read himself, as a scan does.
+    """
     if is_inline:
 
         async def own(uri: str) -> bytes:
@@ -84,8 +87,9 @@ async def opened(config: SourceConfig, is_inline: bool) -> AsyncIterator[Fetch]:
         yield own
         return
     async with Sources(config) as sources:
+        read = sources.fetch if is_timed else sources.read
 
         async def fetch(uri: str) -> bytes:
-            return (await sources.fetch(uri)).data
+            return (await read(uri)).data
 
         yield fetch

@@ -40,7 +40,7 @@ class ScanConfig:
     """How much of each stage runs at once. The defaults hide 20 ms of storage latency and feed two cores."""
 
     fetches: int = 64
-    fetch_timeout_s: float = 60.0
+    fetch_timeout_s: float = 30.0
     decoders: int = 2
     minibatch: int = 32
     in_flight: int = 4
@@ -183,7 +183,7 @@ class Scan:
         """Read an item and find out what it is: stored, under way, broken, or new."""
         opener, outage_s = self._opener, self._config.outage_s
         try:
-            with self._stages.at_work("fetch"), place.reading():
+            with self._stages.at_work("fetch"), place:
                 data = await self._reader.read(item.uri)
         except SourceAway:
             raise

@@ -1,12 +1,12 @@
 """Places for reads: so many at once, and more of them while some hang."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 HANGS_S = 1.0
 _HANGS_TIMES = 4  # of what a read takes as a rule: a slow source is no hanging one
 _WEIGHT = 0.05  # of the latest read in that
+_LOOK_S = HANGS_S / 4  # one look at all of them: a timer a read would cost more than the rest of this file
 
 
 class Places:
@@ -16,18 +16,13 @@ class Places:
         self._free = asyncio.Semaphore(count)
         self._spare = count
         self._usual_s = 0.0
+        self._reading: dict[Place, float] = {}  # since when, oldest first; without those that left
+        self._timer: asyncio.TimerHandle | None = None
 
     async def take(self) -> "Place":
         """Wait for a place, which has to be given back."""
         await self._free.acquire()
         return Place(self)
-
-    def leave(self) -> bool:
-        if not self._spare:
-            return False
-        self._spare -= 1
-        self._free.release()
-        return True
 
     def give_back(self, *, was_left: bool) -> None:
         if was_left:
@@ -43,35 +38,47 @@ class Places:
     def read_in(self, seconds: float) -> None:
         self._usual_s += _WEIGHT * (seconds - self._usual_s)
 
+    def begin(self, place: "Place") -> float:
+        """A read begins, now, on the loop's clock."""
+        loop = asyncio.get_running_loop()
+        self._reading[place] = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(_LOOK_S, self._look, loop)
+        return self._reading[place]
+
+    def end(self, place: "Place") -> float:
+        self._reading.pop(place, None)
+        return asyncio.get_running_loop().time()
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._spare and self._reading:
+            oldest = next(iter(self._reading))
+            if loop.time() - self._reading[oldest] < self.patience_s:
+                break
+            del self._reading[oldest]
+            oldest.is_left = True
+            self._spare -= 1
+            self._free.release()
+        self._timer = loop.call_later(_LOOK_S, self._look, loop) if self._reading else None
+
 
 class Place:
-    """Taken for one item, from its read until it is where it belongs."""
+    """Taken for one item, from its read until it is where it belongs; `with` it goes the read."""
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self._is_left = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._since = 0.0
+        self.is_left = False
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Around the read."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        self._watch(loop)
-        try:
-            yield
-            self._places.read_in(loop.time() - started)
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
+    def __enter__(self) -> None:
+        self._since = self._places.begin(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ended = self._places.end(self)
+        if kind is None:
+            self._places.read_in(ended - self._since)
 
     def give_back(self) -> None:
-        self._places.give_back(was_left=self._is_left)
-
-    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = loop.call_later(self._places.patience_s, self._look, loop)
-
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._is_left = self._places.leave()
-        if not self._is_left:
-            self._watch(loop)
+        self._places.give_back(was_left=self.is_left)

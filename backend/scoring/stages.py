@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import TracebackType
 from typing import Any
 
 from backend import metrics
@@ -99,21 +100,9 @@ class Stages:
             for name, count in places.items():
                 metrics.scan_places.labels(name).dec(count)
 
-    @contextmanager
-    def at_work(self, stage: str, items: int = 1) -> Iterator[None]:
-        """These items are in that stage; they count as through it unless it raises."""
-        one = self._stages[stage]
-        with self._lock:
-            one.change(+1)
-        through = 0
-        try:
-            yield
-            through = items
-        finally:
-            with self._lock:
-                one.change(-1)
-                one.items += through
-            metrics.scan_items.labels(stage).inc(through)
+    def at_work(self, stage: str, items: int = 1) -> "_Work":
+        """Around the work: these items are in that stage; they count as through it unless it raises."""
+        return _Work(self._lock, self._stages[stage], items)
 
     def failed(self, kind: str) -> None:
         """An item failed; `kind` is a class of errors, of which there are few."""
@@ -136,7 +125,9 @@ class Stages:
     def _mark(self) -> "_Mark":
         with self._lock:
             for name, one in self._stages.items():
-                metrics.scan_busy_s.labels(name).inc(one.change(0))
+                busy_s, items = one.untold()
+                metrics.scan_busy_s.labels(name).inc(busy_s)
+                metrics.scan_items.labels(name).inc(items)
             return _Mark(time.monotonic(), {name: (one.items, one.busy_s) for name, one in self._stages.items()})
 
     def _between(self, first: "_Mark", last: "_Mark", items_left: int) -> Speed:
@@ -160,18 +151,42 @@ class _Stage:
         self.places = 1
         self._at_work = 0
         self._changed_at = time.monotonic()
-        self._told_s = 0.0
+        self._told = (0.0, 0)
 
-    def change(self, by: int) -> float:
-        """So many more are at work from now on. Returns the seconds at work that were not told of before."""
+    def change(self, by: int) -> None:
+        """So many more are at work from now on."""
         now = time.monotonic()
         self.busy_s += self._at_work * (now - self._changed_at)
         self._at_work += by
         self._changed_at = now
-        if by:
-            return 0.0
-        untold, self._told_s = self.busy_s - self._told_s, self.busy_s
-        return untold
+
+    def untold(self) -> tuple[float, int]:
+        """Seconds at work, and items through, that were not told of before."""
+        self.change(0)
+        (busy_s, items), self._told = self._told, (self.busy_s, self.items)
+        return self.busy_s - busy_s, self.items - items
+
+
+class _Work:
+    """Around the work of a stage on some items. A class: one in the form of a generator takes twice as long, and every
+    item of a pool passes here."""
+
+    def __init__(self, lock: threading.Lock, stage: _Stage, items: int) -> None:
+        self._lock = lock
+        self._stage = stage
+        self._items = items
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._stage.change(+1)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._stage.change(-1)
+            if kind is None:
+                self._stage.items += self._items
 
 
 @dataclass(frozen=True)
