@@ -123,9 +123,10 @@ class PoolSection(Section):
 
 
 class EncoderSection(Section):
-    name: Literal["auto", "efficientnet-lite0", "resnet18", "all-minilm-l6-v2"] = Field(
+    name: Literal["auto", "efficientnet-lite0", "efficientnet-lite0-mirrored", "resnet18", "all-minilm-l6-v2"] = Field(
         default="auto",
-        description="auto: efficientnet-lite0 for images, all-minilm-l6-v2 for texts.",
+        description="auto: efficientnet-lite0 for images, all-minilm-l6-v2 for texts. mirrored: the mean of an image's "
+        "embedding and its mirror image's, for twice the time.",
     )
     weights: Path | None = Field(
         default=None, description="A state-dict file; default: the package's or the hub's weights."

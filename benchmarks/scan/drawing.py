@@ -14,10 +14,11 @@ def document(report: dict[str, Any]) -> None:
     """Put the table of a results file between the marks of the document, and draw the picture beside it."""
     machine = report["machine"]
     lines = [
-        f"Measured on {machine['cores']} cores, {machine['cpu']}, commit {report['commit']}.",
+        f"Measured on {machine['cores']} cores, {machine['cpu']}. *auto* is the precision that pays on a row's machine",
+        "(bf16: with AMX), *stolen* the share of cores that its host gave to others meanwhile; –: not looked at then.",
         "",
-        "| row | measure | median | target | runs |",
-        "|---|---|---|---|---|",
+        "| row | measure | median | target | runs | auto | stolen | commit |",
+        "|---|---|---|---|---|---|---|---|",
         *map(_line, report["rows"]),
     ]
     if _draw({row["id"]: row for row in report["rows"]}, PICTURE):
@@ -35,7 +36,9 @@ def _line(row: dict[str, Any]) -> str:
     sign = "≤" if row["better"] == "lower" else "≥"
     target = "–" if row["target"] is None else f"{sign} {row['target']:g}, {'met' if row['met'] else '**not met**'}"
     runs = ", ".join(f"{run:.3g}" for run in row["runs"])
-    return f"| `{row['id']}` | {row['measure']} | {row['value']:.3g} {row['unit']} | {target} | {runs} |"
+    stolen = f"{row['stolen']:.0%}" if "stolen" in row else "–"
+    machine = f"{row.get('auto', '–')} | {stolen} | {row.get('commit', '–')}"
+    return f"| `{row['id']}` | {row['measure']} | {row['value']:.3g} {row['unit']} | {target} | {runs} | {machine} |"
 
 
 def _draw(rows: dict[str, dict[str, Any]], path: Path) -> bool:

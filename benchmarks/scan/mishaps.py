@@ -11,7 +11,7 @@ import numpy as np
 from backend.scoring.pipeline import ScanConfig
 from backend.scoring.vectors import VectorStore
 from benchmarks.record import row
-from benchmarks.scan.stage import BUCKET, CLOSED, MINIBATCH, Ours, Stage
+from benchmarks.scan.stage import CLOSED, MINIBATCH, MIXED, Ours, Stage
 from benchmarks.scan.stored import vectors_of
 from benchmarks.scan.throughput import DELAY_MS, cold_scan
 
@@ -58,15 +58,18 @@ def killed(stage: Stage, repeat: int) -> Iterator[dict[str, Any]]:
 
 
 def broken(stage: Stage, repeat: int) -> Iterator[dict[str, Any]]:
-    """Of every 50 objects one is broken, one missing, one forbidden, one stalls: the rest's rate, and the reasons."""
+    """Of every 50 objects one is broken, one missing, one forbidden, one stalls: the rest's rate, and the reasons.
+
+    In a bucket of their own: beside the others, each content would be there twice, and encoded once.
+    """
     groups = max(1, stage.items // OF)
     good = stage.files[: groups * (OF - 4)]
-    stage.put(BUCKET, {f"mixed/{stage.key(path)}": path.read_bytes() for path in good})
+    stage.put(MIXED, {stage.key(path): path.read_bytes() for path in good})
     spare = stage.files[len(good) : len(good) + 3 * groups]
-    stage.put(BUCKET, {f"mixed/broken-{n}.jpg": spare[n].read_bytes()[:200] for n in range(groups)})
-    stage.put(BUCKET, {f"mixed/stalls-{n}.jpg": spare[groups + n].read_bytes() for n in range(groups)})
+    stage.put(MIXED, {f"broken-{n}.jpg": spare[n].read_bytes()[:200] for n in range(groups)})
+    stage.put(MIXED, {f"stalls-{n}.jpg": spare[groups + n].read_bytes() for n in range(groups)})
     stage.put(CLOSED, {f"forbidden-{n}.jpg": spare[2 * groups + n].read_bytes() for n in range(groups)})
-    missing = [f"s3://{BUCKET}/mixed/missing-{n}.jpg" for n in range(groups)]
+    missing = [f"s3://{MIXED}/missing-{n}.jpg" for n in range(groups)]
     forbidden = [f"s3://{CLOSED}/forbidden-{n}.jpg" for n in range(groups)]
     runs, reasons, lone = [], {}, []
     for _ in range(repeat):
@@ -74,7 +77,7 @@ def broken(stage: Stage, repeat: int) -> Iterator[dict[str, Any]]:
         lone.append(undisturbed.rate)
         with stage.slow(DELAY_MS, "stalls-", STALL_S) as network, stage.ours(network.endpoint, as_reader=True) as ours:
             pool = {
-                "source": "s3", "path": f"s3://{BUCKET}/mixed", "allow_buckets": [BUCKET, CLOSED],
+                "source": "s3", "path": f"s3://{MIXED}", "allow_buckets": [MIXED, CLOSED],
                 "s3_endpoint": network.endpoint,
             }  # fmt: skip
             project = ours.make(None, pool=pool)

@@ -25,12 +25,12 @@ from backend.settings import settings
 from benchmarks.scan.companion import ROOT, Companion, Meter, below
 from tests.services import seaweed
 
-BUCKET, CLOSED = "cifar", "closed"
+BUCKET, MIXED, CLOSED = "cifar", "mixed", "closed"
 MINIBATCH, STREAMS = 32, 2  # ScanConfig's and the model repository's defaults
 READER: dict[str, Any] = {
     "name": "reader",
     "credentials": [{"accessKey": "reader", "secretKey": "reads-one-bucket"}],
-    "actions": [f"Read:{BUCKET}", f"List:{BUCKET}"],
+    "actions": [f"{action}:{bucket}" for action in ("Read", "List") for bucket in (BUCKET, MIXED)],
 }
 # Peers ask plain http for public objects: no signature to make, none for the store to check.
 ANONYMOUS = {"name": "anonymous", "actions": [f"Read:{BUCKET}"]}
@@ -100,7 +100,7 @@ class Stage:
     @cached_property
     def store(self) -> seaweed.S3Server:
         server = self._closing.enter_context(seaweed.running(READER, ANONYMOUS))
-        for bucket in (BUCKET, CLOSED):
+        for bucket in (BUCKET, MIXED, CLOSED):
             server.client().create_bucket(Bucket=bucket)
         return server
 

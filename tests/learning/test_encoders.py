@@ -57,6 +57,16 @@ def test_the_exported_graph_equals_torch_at_every_size(spec: EncoderSpec, side: 
     np.testing.assert_allclose(embeddings, lite0_in_torch(images), atol=2e-3)
 
 
+def test_a_mirrored_encoder_averages_an_image_and_its_mirror_image(spec: EncoderSpec, folder: Path) -> None:
+    images = photos(75)
+    plain, mirrored = LocalEncoder(spec), LocalEncoder(export("efficientnet-lite0-mirrored", None, folder, "fp32"))
+
+    of_images, of_mirrored = plain.encode(images), plain.encode(np.ascontiguousarray(images[:, :, ::-1]))
+
+    assert cosines(of_images, of_mirrored).min() < 0.999
+    np.testing.assert_allclose(mirrored.encode(images), (of_images + of_mirrored) / 2, atol=1e-4)
+
+
 def test_bf16_moves_embeddings_no_further_than_bf16_in_torch(folder: Path) -> None:
     bf16 = export(LITE0, None, folder, "bf16")
     if bf16.precision != "bf16":
