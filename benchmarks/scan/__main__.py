@@ -15,15 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from backend.learning.encoders import fastest
 from backend.settings import settings
 from benchmarks import record
 from benchmarks.scan import against, mishaps, stored, sweeps, throughput
+from benchmarks.scan.companion import stolen_s
 from benchmarks.scan.drawing import document
 from benchmarks.scan.stage import Stage
-from benchmarks.scan.throughput import CORES
 
 Measure = Callable[[Stage, int], Iterator[dict[str, Any]]]
 MEASURES: dict[str, Measure] = {
@@ -65,11 +63,11 @@ def main() -> None:
                 print(f"{name}: measured; --again measures it anew", flush=True)
                 continue
             print(f"{name} …", flush=True)
-            started, stolen_before = time.monotonic(), _stolen_s()
+            started, stolen_before = time.monotonic(), stolen_s()
             for measured in MEASURES[name](stage, options.repeat):
                 seconds = time.monotonic() - started
                 measured["measured_s"] = round(seconds, 1)
-                measured["stolen"] = round((_stolen_s() - stolen_before) / seconds / CORES, 3)
+                measured["stolen"] = round((stolen_s() - stolen_before) / seconds, 3)
                 measured["commit"] = record.commit_of()
                 measured["auto"] = fastest()  # rows may come from machines of different CPUs
                 measured["data"] = Path(stage.data.origin).name  # where it lies says nothing
@@ -79,11 +77,6 @@ def main() -> None:
                 print(record.show(measured), flush=True)
     if fresh and not options.trial:
         document(json.loads((record.RESULTS / "scan.json").read_text()))
-
-
-def _stolen_s() -> float:
-    """CPU seconds that this machine wanted and its host gave to others, of all cores."""
-    return float(getattr(psutil.cpu_times(), "steal", 0.0))
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from backend.processes import die_with_parent
 
 ROOT = Path(__file__).parent.parent.parent
 ANSWER = "@answer "
+CORES = psutil.cpu_count() or 1
 
 
 class Companion:
@@ -79,17 +80,25 @@ def below(pid: int) -> list[int]:
     return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
 
 
+def stolen_s() -> float:
+    """Seconds of a core, the mean of all, that this machine wanted and its host gave to others, since it started.
+
+    Where all cores are kept busy, work takes so much longer.
+    """
+    return float(getattr(psutil.cpu_times(), "steal", 0.0)) / CORES
+
+
 class Meter:
-    """CPU seconds by name of process between `with` and its end, and the seconds between."""
+    """CPU seconds by name of process between `with` and its end, the seconds between, and those of them stolen."""
 
     def __init__(self, **processes: Iterable[int]) -> None:
         self._processes = {name: list(pids) for name, pids in processes.items()}
         self.cpu_s: dict[str, float] = {}
-        self.seconds = 0.0
+        self.seconds = self.stolen_s = 0.0
 
     def __enter__(self) -> Self:
         self._before = {name: cpu_seconds(pids) for name, pids in self._processes.items()}
-        self._started = time.perf_counter()
+        self._started, self._stolen_before = time.perf_counter(), stolen_s()
         return self
 
     def __exit__(
@@ -97,4 +106,5 @@ class Meter:
     ) -> None:
         if error is None:
             self.seconds = time.perf_counter() - self._started
+            self.stolen_s = stolen_s() - self._stolen_before
             self.cpu_s = {name: cpu_seconds(pids) - self._before[name] for name, pids in self._processes.items()}

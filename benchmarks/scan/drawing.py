@@ -37,7 +37,7 @@ def _line(row: dict[str, Any]) -> str:
     target = "–" if row["target"] is None else f"{sign} {row['target']:g}, {'met' if row['met'] else '**not met**'}"
     runs = ", ".join(f"{run:.3g}" for run in row["runs"])
     stolen = f"{row['stolen']:.0%}" if "stolen" in row else "–"
-    machine = f"{row.get('auto', '–')} | {stolen} | {row.get('commit', '–')}"
+    machine = f"{row.get('auto', row.get('precision', '–'))} | {stolen} | {row.get('commit', '–')}"
     return f"| `{row['id']}` | {row['measure']} | {row['value']:.3g} {row['unit']} | {target} | {runs} | {machine} |"
 
 

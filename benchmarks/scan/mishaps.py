@@ -11,6 +11,7 @@ import numpy as np
 from backend.scoring.pipeline import ScanConfig
 from backend.scoring.vectors import VectorStore
 from benchmarks.record import row
+from benchmarks.scan.companion import stolen_s
 from benchmarks.scan.stage import CLOSED, MINIBATCH, MIXED, Ours, Stage
 from benchmarks.scan.stored import vectors_of
 from benchmarks.scan.throughput import DELAY_MS, cold_scan
@@ -74,7 +75,7 @@ def broken(stage: Stage, repeat: int) -> Iterator[dict[str, Any]]:
     runs, reasons, lone = [], {}, []
     for _ in range(repeat):
         undisturbed = cold_scan(stage, len(good))
-        lone.append(undisturbed.rate)
+        lone.append(undisturbed.rate_had)
         with stage.slow(DELAY_MS, "stalls-", STALL_S) as network, stage.ours(network.endpoint, as_reader=True) as ours:
             pool = {
                 "source": "s3", "path": f"s3://{MIXED}", "allow_buckets": [MIXED, CLOSED],
@@ -84,7 +85,7 @@ def broken(stage: Stage, repeat: int) -> Iterator[dict[str, Any]]:
             ours.ask("add", project=project, uris=[*missing, *forbidden])
             rest_s, scan_s = _until_stored(stage, ours, project, len(good))
             failed = ours.ask("failures", project=project)
-        runs.append(1 - len(good) / rest_s / undisturbed.rate)
+        runs.append(1 - len(good) / rest_s / undisturbed.rate_had)
         reasons = _by_kind(failed["failed"])
         print(
             f"  the rest {len(good) / rest_s:.1f}/s, whole scan {scan_s:.1f} s, {failed['encoded']} encoded", flush=True
@@ -107,15 +108,19 @@ def _by_kind(failed: dict[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def _until_stored(stage: Stage, ours: Ours, project: int, count: int) -> tuple[float, float]:
-    """Seconds until so many rows are committed, and until the scan ended."""
+    """Seconds until so many rows are committed, without those that were stolen, and until the scan ended."""
     store = vectors_of(stage, ours.warmed["digest"])
     reached: list[float] = []
-    started = time.perf_counter()
+
+    def had_s() -> float:
+        return time.perf_counter() - stolen_s()
+
+    started = had_s()
 
     def watch() -> None:
         while len(store) < count and not over.wait(0.02):
             pass
-        reached.append(time.perf_counter() - started)
+        reached.append(had_s() - started)
 
     over = threading.Event()
     watcher = threading.Thread(target=watch)

@@ -38,10 +38,12 @@ ANONYMOUS = {"name": "anonymous", "actions": [f"Read:{BUCKET}"]}
 
 @dataclass(frozen=True)
 class Scanned:
-    """One scan: items encoded, seconds, and CPU seconds of `client`, `triton`, `model` (its processes) and `store`."""
+    """One scan: items encoded, seconds, how many of them were stolen, and CPU seconds of `client`, `triton`, `model`
+    (its processes) and `store`."""
 
     items: int
     seconds: float
+    stolen_s: float
     cpu_s: dict[str, float]
     peak_bytes: int
     report: dict[str, Any]
@@ -51,8 +53,14 @@ class Scanned:
         return self.items / self.seconds
 
     def rate_alone(self, cores: int) -> float:
-        """Items a second, had the store and the proxy run on another machine: their CPU given back."""
-        return self.items / (self.seconds - self.cpu_s["store"] / cores)
+        """Items a second, had the store and the proxy run on another machine: their CPU, and what was stolen, given
+        back."""
+        return self.items / (self.seconds - self.stolen_s - self.cpu_s["store"] / cores)
+
+    @property
+    def rate_had(self) -> float:
+        """Items a second of those that the machine had: what was stolen given back."""
+        return self.items / (self.seconds - self.stolen_s)
 
 
 class Stage:
@@ -246,6 +254,7 @@ class Ours:
         return Scanned(
             answer["encoded"],
             answer["seconds"],
+            meter.stolen_s,
             meter.cpu_s | {"client": answer["cpu_s"]},
             answer["peak_bytes"],
             answer,
