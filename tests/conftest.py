@@ -75,6 +75,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     logs.take_lines()
 
 
+@pytest.fixture
+def fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same embeddings on every machine: with AMX `precision: auto` is bf16."""
+    monkeypatch.setenv("NEXTBATCH_PRECISION", "fp32")
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A real Postgres server. Missing, it fails in CI and skips elsewhere."""

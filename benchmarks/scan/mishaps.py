@@ -13,7 +13,6 @@ from backend.scoring.vectors import VectorStore
 from benchmarks.record import row
 from benchmarks.scan.companion import stolen_s
 from benchmarks.scan.stage import CLOSED, MINIBATCH, MIXED, Ours, Stage
-from benchmarks.scan.stored import vectors_of
 from benchmarks.scan.throughput import DELAY_MS, cold_scan
 
 OF = 50  # objects of which four are bad
@@ -27,7 +26,7 @@ def killed(stage: Stage, repeat: int) -> Iterator[dict[str, Any]]:
         project = ours.make(stage.items)
         ours.scan(project, network)
         digest, model = ours.warmed["digest"], ours.warmed["model"]
-    hashes, undisturbed = _rows(vectors_of(stage, digest))
+    hashes, undisturbed = _rows(stage.vectors(digest))
     runs, cosines, moments = [], [], []
     for number in range(repeat):
         moment = random.Random(number).uniform(0.15, 0.85)
@@ -36,7 +35,7 @@ def killed(stage: Stage, repeat: int) -> Iterator[dict[str, Any]]:
                 project = ours.make(stage.items)
                 before = _inferences(stage, model)
                 ours.companion.tell({"do": "scan", "project": project})
-                store = vectors_of(stage, digest)
+                store = stage.vectors(digest)
                 while len(store) < moment * stage.items:
                     time.sleep(0.005)
                 ours.companion.process.kill()
@@ -45,7 +44,7 @@ def killed(stage: Stage, repeat: int) -> Iterator[dict[str, Any]]:
                 store.close()
             with stage.ours(network.endpoint, is_cold=False) as ours:
                 again = ours.ask("scan", project=project)
-        found, rows = _rows(vectors_of(stage, digest))
+        found, rows = _rows(stage.vectors(digest))
         assert found == hashes, "another set of items"
         cosines.append(float(_cosine(rows, undisturbed).min()))
         runs.append((_inferences(stage, model) - before - len(hashes)) / MINIBATCH)
@@ -109,7 +108,7 @@ def _by_kind(failed: dict[str, str]) -> dict[str, dict[str, Any]]:
 
 def _until_stored(stage: Stage, ours: Ours, project: int, count: int) -> tuple[float, float]:
     """Seconds until so many rows are committed, without those that were stolen, and until the scan ended."""
-    store = vectors_of(stage, ours.warmed["digest"])
+    store = stage.vectors(ours.warmed["digest"])
     reached: list[float] = []
 
     def had_s() -> float:

@@ -21,11 +21,13 @@ import psutil
 from backend.pool.folders import Dataset, open_dataset
 from backend.processes import die_with_parent
 from backend.scoring.serving import EmbeddedTriton
+from backend.scoring.vectors import VectorStore
 from backend.settings import settings
 from benchmarks.scan.companion import ROOT, Companion, Meter, below
 from tests.services import seaweed
 
 BUCKET, MIXED, CLOSED = "cifar", "mixed", "closed"
+DIMS = 512  # of ResNet-18
 MINIBATCH, STREAMS = 32, 2  # ScanConfig's and the model repository's defaults
 READER: dict[str, Any] = {
     "name": "reader",
@@ -188,6 +190,10 @@ class Stage:
         with Companion(command, self.folder / "ours.log", environment, nice=10) as client:
             client.answer()
             yield Ours(self, client, endpoint)
+
+    def vectors(self, digest: str) -> VectorStore:
+        """What our process writes, to look at from here."""
+        return VectorStore(self.home / "vectors", digest, DIMS)
 
     def next_name(self) -> str:
         self._projects += 1

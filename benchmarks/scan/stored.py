@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,12 @@ from backend.learning.heads import Head
 from backend.scoring.vectors import VectorStore
 from benchmarks.record import row
 from benchmarks.scan import empty_model
-from benchmarks.scan.stage import Stage
+from benchmarks.scan.stage import DIMS, Stage
 from benchmarks.scan.throughput import DELAY_MS
 
 WARM_ITEMS = 50_000
 MEMORY_ITEMS = (10_000, 60_000)
-ROWS, DIMS, CLASSES = 1_000_000, 512, 10
+ROWS, CLASSES = 1_000_000, 10
 
 
 def warm(stage: Stage, repeat: int) -> Iterator[dict[str, Any]]:
@@ -107,8 +106,3 @@ def _fill(store: VectorStore, rows: int) -> list[str]:
         store.put(names, random.standard_normal((count, DIMS), dtype=np.float32))
         hashes += names
     return hashes
-
-
-def vectors_of(stage: Stage, digest: str) -> VectorStore:
-    """The vectors that our process writes, to look at from here."""
-    return VectorStore(Path(stage.home) / "vectors", digest, DIMS)

@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ def cold_scan(
     with stage.slow(delay_ms) as network, stage.ours(network.endpoint) as ours:
         project = ours.make(items, precision)
         scanned = ours.scan(project, network, **limits)
+        with closing(stage.vectors(ours.warmed["digest"])) as store:
+            assert len(store) > 0.99 * items, "contents that are there twice are encoded once"
     stolen = f"{scanned.stolen_s / scanned.seconds:.0%} stolen"
     print(
         f"  cold scan of {items} at {delay_ms:g} ms: {scanned.rate:.1f}/s, {stolen}, CPU {_shown(scanned)}", flush=True

@@ -45,6 +45,7 @@ from backend.studio.labels import image_config
 from tests.monitoring.conftest import Played
 from tests.services.images import CACHE
 
+pytestmark = pytest.mark.usefixtures("fp32")
 POOL, NEW, BATCH = 900, 120, 100
 
 

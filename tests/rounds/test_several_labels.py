@@ -22,7 +22,7 @@ from backend.web.app import create_app
 from strategies import Task, WrongTask
 from tests.rounds.conftest import Asked, Loop
 
-pytestmark = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+pytestmark = [pytest.mark.parametrize("store", ["sqlite"], indirect=True), pytest.mark.usefixtures("fp32")]
 
 LABELS = ("even", "large", "round")
 SETS = ("even round", "", "even", "", "even", "large", "even large round", "large", "even large round", "large round")
