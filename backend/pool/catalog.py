@@ -24,7 +24,7 @@ _MARK_ENCODED = sa.text(
     "UPDATE items SET content_hash = given.hash, state = 'encoded', failure = NULL "
     "FROM unnest(CAST(:ids AS bigint[]), CAST(:hashes AS text[])) AS given (id, hash) WHERE items.id = given.id"
 )
-_MARK_ENCODED_ONE = (  # not through the ORM, which takes twice the time
+_MARK_ENCODED_ONE = (  # not through the ORM: a tenth of the scan's thread
     sa.update(Item)
     .where(Item.id == sa.bindparam("item_id"))
     .values(content_hash=sa.bindparam("hash"), state="encoded", failure=None)
