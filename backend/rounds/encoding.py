@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 Progress = Callable[[int, int], None]
 # Objects between two searches for cycles, for this process from its first scan on. After every 700, as Python has it,
-# they took a third of the scan's thread: each item makes dozens, and no cycle.
+# they took a fifth of the scan's thread: each item makes dozens, and no cycle.
 GC_OBJECTS = 10_000
 
 
@@ -232,9 +232,8 @@ def scan(
     is_inline = LabelTask.parse(project.label_config).is_inline
     config = config or ScanConfig()
     config = replace(config, in_flight=config.in_flight * max(1, len(addresses(settings().triton_url or ""))))
-    progress(0, total)
-
     gc.set_threshold(GC_OBJECTS)
+    progress(0, total)
 
     async def run() -> ScanReport:
         async with opened(source_config(project.settings), is_inline, is_timed=False) as fetch:

@@ -6,7 +6,7 @@ from types import TracebackType
 HANGS_S = 1.0
 _HANGS_TIMES = 4  # of what a read takes as a rule: a slow source is no hanging one
 _WEIGHT = 0.05  # of the latest read in that
-_LOOK_S = HANGS_S / 4  # one look at all of them: a timer a read would cost more than the rest of this file
+_LOOKS = 4  # at all of them in that time: a timer a read would cost more than the rest of this file
 
 
 class Places:
@@ -16,7 +16,7 @@ class Places:
         self._free = asyncio.Semaphore(count)
         self._spare = count
         self._usual_s = 0.0
-        self._reading: dict[Place, float] = {}  # since when, oldest first; without those that left
+        self._reading: dict[Place, None] = {}  # oldest first; without those that left
         self._timer: asyncio.TimerHandle | None = None
 
     async def take(self) -> "Place":
@@ -41,10 +41,10 @@ class Places:
     def begin(self, place: "Place") -> float:
         """A read begins, now, on the loop's clock."""
         loop = asyncio.get_running_loop()
-        self._reading[place] = loop.time()
+        self._reading[place] = None
         if self._timer is None:
-            self._timer = loop.call_later(_LOOK_S, self._look, loop)
-        return self._reading[place]
+            self._look_later(loop)
+        return loop.time()
 
     def end(self, place: "Place") -> float:
         self._reading.pop(place, None)
@@ -53,13 +53,18 @@ class Places:
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._spare and self._reading:
             oldest = next(iter(self._reading))
-            if loop.time() - self._reading[oldest] < self.patience_s:
+            if loop.time() - oldest.since < self.patience_s:
                 break
             del self._reading[oldest]
             oldest.is_left = True
             self._spare -= 1
             self._free.release()
-        self._timer = loop.call_later(_LOOK_S, self._look, loop) if self._reading else None
+        self._timer = None
+        if self._reading:
+            self._look_later(loop)
+
+    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(HANGS_S / _LOOKS, self._look, loop)
 
 
 class Place:
@@ -67,18 +72,18 @@ class Place:
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self._since = 0.0
+        self.since = 0.0
         self.is_left = False
 
     def __enter__(self) -> None:
-        self._since = self._places.begin(self)
+        self.since = self._places.begin(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ended = self._places.end(self)
         if kind is None:
-            self._places.read_in(ended - self._since)
+            self._places.read_in(ended - self.since)
 
     def give_back(self) -> None:
         self._places.give_back(was_left=self.is_left)

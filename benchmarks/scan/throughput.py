@@ -46,9 +46,8 @@ class Bound:
                     process.tell(seconds)
                 answers = [process.answer() for process in processes]
         rate = sum(answer["images"] / answer["seconds"] for answer in answers)
-        return rate * meter.seconds / (meter.seconds - meter.stolen_s), sum(
-            answer["cpu_s"] for answer in answers
-        ) / sum(answer["images"] for answer in answers)
+        had = 1 - meter.stolen_s / meter.seconds
+        return rate / had, sum(answer["cpu_s"] for answer in answers) / sum(answer["images"] for answer in answers)
 
 
 def cold_scan(
