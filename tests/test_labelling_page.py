@@ -131,11 +131,16 @@ def test_a_person_labels_down_our_order_and_the_next_round_has_learned_it(projec
     page.get_by_role("button", name="Label All Tasks").click()
     for at, offered in enumerate(project.batch[:ANSWERS]):
         shown = f"document.querySelector('.lsf-current-task__task-id')?.firstChild?.data === '{offered.task_id}'"
-        page.wait_for_function(f"{shown} && document.querySelector('img[alt=image]')?.naturalWidth === 8")
+        seen = "document.querySelector('img[alt=image]')?.naturalWidth === 8"
+        page.wait_for_function(f"{shown} && {seen} && !Htx.isSubmitting")  # while it is, the page ignores a click
         page.locator(f".lsf-choice input[name='{offered.prediction}']:checked").wait_for(state="attached")
         said.append(offered.prediction if at else next(label for label in LABELS if label != offered.prediction))
         page.locator(f".lsf-choice input[name='{said[-1]}']").check()
-        page.get_by_test_id("bottombar-submit-button").click()
+        with page.expect_response(
+            lambda answer: answer.request.method == "POST" and "/annotations" in answer.url
+        ) as saved:
+            page.get_by_test_id("bottombar-submit-button").click()
+        assert saved.value.status == 201
     assert wait_until(lambda: len(answers(project)) == ANSWERS, PATIENCE_S)
     wait_for_round(project.project_id, 2, timeout_s=PATIENCE_S)
 

@@ -17,7 +17,7 @@ RECONCILE = "reconcile"
 
 
 class Reconciler:
-    """Asks for a round where annotations came and events did not. Call it every `RECONCILE_S`.
+    """Asks for a round where enough annotations came and not all events did. Call it every `RECONCILE_S`.
 
     What it saw the last time is its baseline, so that annotations which a round does not count (on tasks that are no
     items, say) ask once and not for ever.
@@ -45,7 +45,7 @@ class Reconciler:
             unread = _count(Event, project.id).where(Event.round_number.is_(None), Event.action.in_(LABEL_ACTIONS))
             told = session.scalar(unread) or 0
         missing = there - max(known + told, self._seen.get(project.id, 0))
-        if missing < project.settings.trigger.new_labels:
+        if not told < project.settings.trigger.new_labels <= told + missing:
             return
         self._seen[project.id] = there
         with transaction() as session:

@@ -1,8 +1,8 @@
-"""Labels whose webhooks were all lost still lead to a round, once."""
+"""Labels whose webhooks were lost, all or some, still lead to a round, once."""
 
 import sqlalchemy as sa
 
-from backend.database import Project, Round, reading, transaction
+from backend.database import Event, Project, Round, reading, transaction
 from backend.rounds.reconcile import Reconciler
 from backend.rounds.source import sync
 from backend.studio.client import Studio
@@ -45,3 +45,22 @@ def test_labels_without_events_ask_for_a_round_once(loop: Loop, studio: Studio) 
     sync(loop.project_id)
     look()
     assert triggers(loop) == ["reconcile"]
+
+
+def test_the_one_label_that_no_event_told_of_makes_a_round_due(loop: Loop, studio: Studio) -> None:
+    """Without it the two that were told of would wait for a third for ever."""
+    sync(loop.project_id)
+    label(studio, loop, 3)
+    with transaction() as session:
+        project = session.get_one(Project, loop.project_id)
+        project.config = {**project.config, "trigger": {"new_labels": 3, "quiet_s": 3600}}
+        session.add_all(Event(project_id=loop.project_id, action="ANNOTATION_CREATED") for _ in range(2))
+    Reconciler()()
+    some_lost = triggers(loop)
+    with transaction() as session:
+        session.execute(sa.delete(Round).where(Round.project_id == loop.project_id))
+        session.add(Event(project_id=loop.project_id, action="ANNOTATION_CREATED"))
+    Reconciler()()
+
+    assert some_lost == ["reconcile"]
+    assert triggers(loop) == []  # all are told of: the trigger's quiet time is the trigger's
