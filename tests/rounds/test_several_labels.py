@@ -68,7 +68,7 @@ def test_sets_of_labels_go_round(loop: Loop, studio: Studio) -> None:
     with reading() as session:
         project = session.get_one(Project, loop.project_id)
         second = session.scalars(sa.select(ModelVersion).where(ModelVersion.number == 2)).one()
-        given = session.execute(sa.select(Item.task_id, Annotation.label).join(Annotation)).tuples().all()
+        given = session.execute(sa.select(Item.task_id, Annotation.label).join(Annotation)).all()
         snapshots = [open_snapshot(session, loop.project_id, name) for name in ("v1", "v2")]
         described = render(card(session, second))
     assert all(label == ANSWERS[loop.digits[task_id or 0]] for task_id, label in given)
