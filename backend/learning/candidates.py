@@ -9,12 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from backend.learning.anchors import Anchors
 from backend.learning.calibration import MIN_SAMPLES, fit_temperature, log_loss
 from backend.learning.logistic import solve
 from backend.learning.neighbours import Graph, Keys, Read
 from backend.learning.propagation import affinity, propagate
 
-Method = Literal["logistic", "propagation", "mlp", "one-vs-rest", "ridge"]
+Method = Literal["logistic", "propagation", "neighbours", "mlp", "one-vs-rest", "ridge"]
 
 # Penalties per feature: the best one moved from 1e-5 to 1e-3 between 100 and 5,000 labels of CIFAR-10.
 PENALTIES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
@@ -61,27 +62,41 @@ class Labelled:
 
 
 @dataclass(frozen=True, eq=False)
+class Neighbourhood:
+    """The pool as a head can ask it: `nodes` (m,) are the graph's nodes that the anchors are, `read` embeds them."""
+
+    anchors: Anchors
+    nodes: NDArray[np.int32]
+    read: Read
+
+
+@dataclass(frozen=True, eq=False)
 class Unlabelled:
     """What the pool lends to a fit: `graph`, the nodes (l,) in it of the labelled rows, and a sample of the others.
 
-    sample: (s,) int64 nodes. embeddings: (s, d) float32, theirs.
+    sample: (s,) int64 nodes. embeddings: (s, d) float32, theirs. Without a neighbourhood no head asks neighbours.
     """
 
     graph: Graph
     labelled: NDArray[np.int64]
     sample: NDArray[np.int64]
     embeddings: NDArray[np.float32]
+    neighbourhood: Neighbourhood | None = None
 
     @classmethod
-    def draw(cls, graph: Graph, labelled: Keys, read: Read, seed: int) -> "Unlabelled":
-        """At most 8,000 nodes without a label, drawn by `seed`; `labelled` (l,) are the labelled rows' keys."""
+    def draw(cls, graph: Graph, labelled: Keys, read: Read, seed: int, *, is_whole: bool = True) -> "Unlabelled":
+        """At most 8,000 nodes without a label, drawn by `seed`; `labelled` (l,) are the labelled rows' keys.
+
+        is_whole: whether the graph holds all of the pool, and not a sample, in which neighbours are too far to ask.
+        """
         nodes = graph.find(labelled)
         others = np.setdiff1d(np.arange(len(graph)), nodes)
         chosen = np.random.default_rng(seed).permutation(len(others))[:_SOFT_ROWS]
         sample = others[np.sort(chosen)]
         embeddings = np.asarray(read(graph.keys[sample])).astype(np.float32)
         finite = np.isfinite(embeddings).all(axis=1)
-        return cls(graph, nodes, sample[finite], embeddings[finite])
+        asked = Neighbourhood(*graph.cells, read) if is_whole else None
+        return cls(graph, nodes, sample[finite], embeddings[finite], asked)
 
 
 @dataclass(frozen=True, eq=False)

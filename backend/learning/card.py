@@ -81,6 +81,7 @@ def card(session: Session, version: ModelVersion) -> Card:
             "temperature": lineage.get("temperature"),
             "is_calibrated": lineage.get("is_calibrated"),
             "graph_nodes": lineage.get("graph_nodes"),
+            "neighbours": lineage.get("neighbours"),
             "seed": version.seed,
         },
         "metrics": dict(version.metrics),

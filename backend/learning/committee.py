@@ -28,7 +28,11 @@ def plausible(
     members: int = 10,
     seed: int = 0,
 ) -> tuple[Head, ...]:
-    """`members` heads that the labels allow beside ``head``: embeddings (l, d), class indices (l,) of its classes."""
+    """`members` heads that the labels allow beside ``head``: embeddings (l, d), class indices (l,) of its classes.
+
+    What the head hears from neighbours is left out: they would repeat its one opinion.
+    """
+    head = head.own
     if source == "dropout":
         return dropout(head, members, seed)
     if source == "laplace":
@@ -103,6 +107,7 @@ def held_out(
 
     The parts are fitted as the members of a committee are; an item alone in its class is held out like the others.
     """
+    head = head.own  # its neighbours' opinions know the labels
     part = deal(np.asarray(labels, np.int64), _PARTS, seed)
     weights = (part[:, None] != np.arange(_PARTS)).astype(np.float64)
     heads = _fitted(head, embeddings, labels, penalty, weights / np.maximum(weights.sum(axis=0), 1))

@@ -32,8 +32,12 @@ _ARRAYS = {
 _ELSEWHERE = {
     "nextbatch-head-3": ("backend.learning.set_heads", "SetHead"),
     "nextbatch-head-4": ("backend.learning.number_heads", "NumberHead"),
+    "nextbatch-head-5": ("backend.learning.neighbour_heads", "NeighbourHead"),
 }
 """Formats of other kinds of heads, whose modules are imported when a file is of theirs."""
+
+_TYPES = {"starts": "<i4", "codes": "|i1"}
+"""Of arrays that are not of float32."""
 
 _MAX_FILE_BYTES = 512 * 2**20
 _MAX_CLASSES = 100_000
@@ -66,7 +70,7 @@ class Head:
         if (self.hidden is None) != (self.hidden_bias is None):
             raise ValueError("not a head: a hidden layer has weights and a bias")
         for name in self._names():
-            array = np.array(getattr(self, name), dtype="<f4", order="C")
+            array = np.array(getattr(self, name), dtype=_TYPES.get(name, "<f4"), order="C")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
         object.__setattr__(self, "temperature", float(np.float32(self.temperature)))
@@ -78,6 +82,11 @@ class Head:
     def features(self) -> int:
         """d, the size of the embeddings that this head understands."""
         return int(self.mean.shape[0])
+
+    @property
+    def own(self) -> "Head":
+        """What answers from an embedding alone."""
+        return self
 
     @property
     def parameters(self) -> int:
@@ -205,7 +214,7 @@ class Head:
             with np.errstate(invalid="ignore", over="ignore"):  # a broken row is NaN, not a warning
                 yield rows, product(embeddings[rows])
 
-    def _tensors(self) -> dict[str, Floats]:
+    def _tensors(self) -> dict[str, NDArray[Any]]:
         arrays = {name: getattr(self, name) for name in self._names()}
         return arrays | {"temperature": np.array([self.temperature], "<f4")}
 
@@ -286,8 +295,8 @@ def _classes_from(metadata: dict[str, str]) -> tuple[str, ...]:
 
 
 def _checked(tensors: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    """Tensors as the constructor wants them; float32 only, so that nothing is converted in silence."""
-    wrong = [name for name, array in tensors.items() if array.dtype != np.float32]
+    """Tensors as the constructor wants them, so that nothing is converted in silence."""
+    wrong = [name for name, array in tensors.items() if array.dtype != np.dtype(_TYPES.get(name, "<f4"))]
     if wrong or tensors["temperature"].shape != (1,):
         raise ValueError(f"the tensors {wrong or ['temperature']} have a wrong type or shape")
     return {**tensors, "temperature": float(tensors["temperature"][0])}

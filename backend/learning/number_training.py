@@ -97,6 +97,7 @@ def fit_numbers(
         classes_seen=len(np.unique(y)),
         dropped=int((~finite).sum()),
         graph_nodes=0,
+        neighbours=0,
         seconds=time.perf_counter() - started,
     )
 

@@ -89,6 +89,7 @@ def fit_sets(
         classes_seen=int(truth.any(axis=0).sum()),
         dropped=int((~finite).sum()),
         graph_nodes=0,
+        neighbours=0,
         seconds=time.perf_counter() - started,
     )
 

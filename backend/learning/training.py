@@ -25,6 +25,7 @@ from backend.learning.candidates import (
 )
 from backend.learning.folds import assign_folds
 from backend.learning.heads import Head
+from backend.learning.hearing import hear, listening
 from backend.learning.perceptron import Recipe, fit_perceptron
 from backend.settings import HeadKind
 
@@ -63,7 +64,8 @@ class FitReport:
     """A head and how it came to be. ``dropped`` labelled rows had an embedding that is not finite.
 
     ``chosen_by`` is "default" when there were too few labels to cross-validate; then ``candidates`` is empty and
-    ``out_of_fold`` None. ``calibrated`` is False below 50 out-of-fold labels: the temperature is 1.
+    ``out_of_fold`` None. ``calibrated`` is False below 50 out-of-fold labels: the temperature is 1. ``neighbours`` is
+    among how many items the head asks an item's neighbours, 0 where that did not pay.
     """
 
     head: Head
@@ -78,6 +80,7 @@ class FitReport:
     classes_seen: int
     dropped: int
     graph_nodes: int
+    neighbours: int
     seconds: float
 
 
@@ -123,26 +126,34 @@ def fit(
     fitted = [fit_perceptron(labelled, tuned.recipe or Recipe(), seed)] if "mlp" in methods else []
     if methods != {"mlp"}:
         fitted.append(fit_logistic(labelled, PENALTIES if tuned.penalty is None else (tuned.penalty,)))
-    if pool is not None and unlabelled is not None:
-        lent = replace(pool, labelled=pool.labelled[finite])
+    lent = None if pool is None or unlabelled is None else replace(pool, labelled=pool.labelled[finite])
+    if lent is not None and unlabelled is not None:
         fitted.append(fit_propagation(labelled, lent, (unlabelled - mean) / scale, fitted[-1]))
     allowed = [one for one in fitted if one.method in methods] or fitted
     # Without folds the later one wins: below thirty labels the pool's structure is most of what is known.
     chosen = min(reversed(allowed), key=lambda one: one.best_loss)
+    asked = () if lent is None else hear(labelled, lent, allowed, (mean, scale))
+    heard = min(asked, key=lambda one: one.candidate.log_loss, default=None)
+    if heard is not None and heard.candidate.log_loss >= chosen.best_loss:
+        heard = None
+    chosen = chosen if heard is None else heard.fitted
     weights, bias = _with_unseen(chosen, len(own), seen, len(classes))
+    head = Head(tuple(classes), mean.numpy(), scale.numpy(), weights, bias, chosen.temperature, *_hidden(chosen))
+    held_out = chosen.logits / chosen.temperature if heard is None else heard.logits
     return FitReport(
-        head=Head(tuple(classes), mean.numpy(), scale.numpy(), weights, bias, chosen.temperature, *_hidden(chosen)),
+        head=head if lent is None or heard is None else listening(head, lent, heard),
         method=chosen.method,
         penalty=chosen.penalty,
         chosen_by="cross-validation" if folds else "default",
         folds=folds,
-        candidates=tuple(candidate for one in fitted for candidate in one.candidates),
-        out_of_fold=_out_of_fold(chosen, len(own), seen, len(classes)) if folds else None,
+        candidates=(*(candidate for one in fitted for candidate in one.candidates), *(one.candidate for one in asked)),
+        out_of_fold=_out_of_fold(chosen.rows, held_out, len(own), seen, len(classes)) if folds else None,
         calibrated=len(chosen.rows) >= MIN_SAMPLES,
         labels=len(own),
         classes_seen=len(seen),
         dropped=int((~finite).sum()),
-        graph_nodes=0 if pool is None or unlabelled is None else len(pool.graph),
+        graph_nodes=0 if lent is None else len(lent.graph),
+        neighbours=0 if lent is None or heard is None else len(lent.graph),
         seconds=time.perf_counter() - started,
     )
 
@@ -194,10 +205,12 @@ def _hidden(chosen: Fitted) -> tuple[NDArray[np.float32], NDArray[np.float32]] |
     return (None, None) if chosen.hidden is None else (chosen.hidden[0].numpy(), chosen.hidden[1].numpy())
 
 
-def _out_of_fold(chosen: Fitted, labels: int, seen: NDArray[np.int64], classes: int) -> OutOfFold:
-    logits = np.full((len(chosen.rows), classes), _unseen_logit(labels, len(seen)), np.float64)
-    logits[:, seen] = _centred(chosen.logits) / chosen.temperature
-    return OutOfFold(chosen.rows, softmax(logits, axis=1).astype(np.float32))
+def _out_of_fold(
+    rows: NDArray[np.int64], calibrated: NDArray[np.float32], labels: int, seen: NDArray[np.int64], classes: int
+) -> OutOfFold:
+    logits = np.full((len(rows), classes), _unseen_logit(labels, len(seen)), np.float64)
+    logits[:, seen] = _centred(calibrated)
+    return OutOfFold(rows, softmax(logits, axis=1).astype(np.float32))
 
 
 def _unseen_logit(labels: int, seen: int) -> float:

@@ -99,6 +99,7 @@ def learn(project_id: int, number: int) -> dict[str, Any]:
             **target.record(),
             "class_counts": dict(Counter(name for row in train for name in question.names(row.label))),
             "graph_nodes": fit.graph_nodes,
+            "neighbours": fit.neighbours,
             "familiar": int(known_to_encoder.sum()),
             **({"loan": save_loan(lent, registry.loans())} if lent is not None and fit.graph_nodes else {}),
             "seconds": round(fit.seconds, 3),
@@ -145,7 +146,7 @@ def _pool(
         return None
     labels = as_keys(row.content_hash for row in train)
     graph = open_graph(project_id, embeddings, np.union1d(as_keys(hashes), labels), labels)
-    return Unlabelled.draw(graph, labels, reader(embeddings), seed)
+    return Unlabelled.draw(graph, labels, reader(embeddings), seed, is_whole=len(hashes) <= NODES)
 
 
 def _arrays(embeddings: Embeddings, rows: Sequence[Labelled], target: Target) -> tuple[NDArray[Any], NDArray[Any]]:
