@@ -54,9 +54,9 @@ class Anchors:
             top = np.argpartition(cosines, -width, axis=1)[:, -width:]
             best[mine, :width] = np.take_along_axis(cosines, top, axis=1)
             index[mine, :width] = first + top
-        best, index = (part.reshape(len(places), probes * count) for part in (best, index))
-        top = np.argpartition(best, -count, axis=1)[:, -count:]
-        found: NDArray[np.int64] = np.take_along_axis(index, top, axis=1)
+        shape = len(places), probes * count
+        top = np.argpartition(best.reshape(shape), -count, axis=1)[:, -count:]
+        found: NDArray[np.int64] = np.take_along_axis(index.reshape(shape), top, axis=1)
         return found
 
 

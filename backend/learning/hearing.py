@@ -55,7 +55,7 @@ def hear(
 def _neighbours_say(fitted: Fitted, features: Tensor, folds: Tensor) -> NDArray[np.float32]:
     """Mean probabilities (b, K) of each row's neighbours, features (b k, d), by the head of the row's fold (b,)."""
     logits = (torch.einsum("nd,dpk->npk", features, fitted.weights) + fitted.bias) / fitted.temperature
-    answers = torch.softmax(logits, dim=2).unflatten(0, (len(folds), -1))
+    answers = torch.softmax(logits, dim=2).view(len(folds), -1, *logits.shape[1:])
     mean: NDArray[np.float32] = answers[torch.arange(len(folds)), :, folds].mean(dim=1).numpy()
     return mean
 

@@ -61,7 +61,7 @@ def load_loan(path: Path, labelled: Keys, read: Read) -> Unlabelled:
 
 
 def _arrays(lent: Unlabelled) -> dict[str, NDArray[Any]]:
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "keys": pack(lent.graph.keys),
         "columns": lent.graph.columns,
         "cosines": lent.graph.cosines,

@@ -65,7 +65,8 @@ class NeighbourHead(Head):
 
     def logits(self, embeddings: NDArray[Any]) -> Floats:
         """The logarithms of `predict`."""
-        return np.log(np.maximum(self.predict(embeddings), np.finfo(np.float32).tiny))
+        logits: Floats = np.log(np.maximum(self.predict(embeddings), np.finfo(np.float32).tiny))
+        return logits
 
     @property
     def _format(self) -> str:

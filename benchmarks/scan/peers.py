@@ -93,8 +93,8 @@ def query(companion: Companion, peer: Peer, uris: Sequence[str], rounds: int) ->
 
 
 def best(stage: Stage, name: str, delay_ms: float) -> Peer:
-    """The peer with the threads and minibatch that are fastest on a small pool, each tried twice: the machine is shared,
-    and what was tried first once looked three times slower than it was."""
+    """The peer with the threads and minibatch that are fastest on a small pool. Each is tried twice: the machine is
+    shared, and what was tried first once looked three times slower than it was."""
     tried: dict[Peer, float] = {}
     for threads, batch_size in 2 * CANDIDATES:
         peer = Peer(name, threads, batch_size)

@@ -95,17 +95,20 @@ def test_where_neighbours_know_more_they_are_asked_and_it_pays() -> None:
 
 
 def test_labels_held_out_do_not_reach_their_own_verdict() -> None:
-    """Labels by chance: whoever peeks would look good."""
-    noisy = Noisy()
-    noisy.y = np.random.default_rng(2).integers(0, len(CLASSES), len(noisy.y))
+    """Random labels, each with 15 near copies in the pool: a head that had seen a label would say it of those."""
+    noisy, random = Noisy(), np.random.default_rng(2)
+    copies = np.repeat(noisy.x[:60], 15, axis=0)
+    noisy.x[60:960] = copies + random.normal(0, 0.01, copies.shape)
+    noisy.keys = noisy.keys[:960]
+    labels = random.integers(0, 4, 60)
+    lent = Unlabelled.draw(build(noisy.keys, noisy.read), noisy.keys[:60], noisy.read, seed=0)
 
-    found = noisy.fit(noisy.lend())
+    found = fit(noisy.x[:60], labels, CLASSES[:4], lent, seed=0)
 
     assert "neighbours" in {one.method for one in found.candidates}
-    assert all(one.accuracy < 0.2 for one in found.candidates)
+    assert all(one.accuracy < 0.5 for one in found.candidates)
     assert found.out_of_fold is not None
-    told = found.out_of_fold.probabilities.argmax(axis=1) == noisy.y[found.out_of_fold.rows]
-    assert told.mean() < 0.2
+    assert (found.out_of_fold.probabilities.argmax(axis=1) == labels[found.out_of_fold.rows]).mean() < 0.5
 
 
 def test_its_file_brings_it_back_and_a_changed_one_is_refused(asking: FitReport, tmp_path: Path) -> None:
