@@ -150,7 +150,8 @@ def test_a_pool_that_misleads_does_no_harm() -> None:
     best = min(helped.candidates, key=lambda candidate: candidate.log_loss)
     right = [(report.head.predict(x[500:]).argmax(axis=1) == y[500:]).mean() for report in (plain, helped)]
     assert helped.method == best.method
-    assert {candidate.method for candidate in helped.candidates} == {"logistic", "propagation"}
+    assert helped.neighbours == 0
+    assert {candidate.method for candidate in helped.candidates} == {"logistic", "propagation", "neighbours"}
     assert right[1] >= right[0] - 0.03
 
 
