@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+NEIGHBOURS = 15
+"""How many the graph links an item to, and a head asks."""
+
 PROBED = 16
 """Cells that a search looks into; a cell holds some 200 points."""
 

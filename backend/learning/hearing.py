@@ -13,6 +13,7 @@ from backend.learning.calibration import MIN_SAMPLES, fit_temperature
 from backend.learning.candidates import Candidate, Fitted, Labelled, Unlabelled, judge
 from backend.learning.heads import Head
 from backend.learning.neighbour_heads import NeighbourHead
+from backend.learning.neighbours import as_rows
 
 _BLOCK_ROWS = 256  # times 15 neighbours
 _READ_ROWS = 8_192
@@ -45,8 +46,7 @@ def hear(
     for start in range(0, len(near), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
         read = pool.neighbourhood.read(pool.graph.keys[near[rows].ravel()])
-        known = torch.from_numpy(np.asarray(read).astype(np.float32)).nan_to_num_(0.0, 0.0, 0.0)
-        features = (known - moments[0]) / moments[1]
+        features = (as_rows(read) - moments[0]) / moments[1]
         for one, answers in zip(linear, said, strict=True):
             answers[rows] += _neighbours_say(one, features, folds[rows])
     return tuple(_judged(labelled, one, answers / 2) for one, answers in zip(linear, said, strict=True))

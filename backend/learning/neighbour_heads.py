@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.learning.anchors import Anchors
+from backend.learning.anchors import NEIGHBOURS, Anchors
 from backend.learning.heads import Floats, Head
 
-NEIGHBOURS = 15
 ARRAYS = (
     "mean", "scale", "weights", "bias", "projection", "offset", "centres", "starts", "codes", "opinions", "sharpness",
 )  # fmt: skip

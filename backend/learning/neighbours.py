@@ -15,10 +15,9 @@ from torch import Tensor
 
 from backend.artefacts import whole
 from backend.errors import GraphUnreadable
-from backend.learning.anchors import Anchors, encode
+from backend.learning.anchors import NEIGHBOURS, Anchors, encode
 from strategies import kernels
 
-NEIGHBOURS = 15
 _RANK = 128
 _SPACE_ROWS = 8_192  # rows that the principal components are fitted to
 _BLOCK_BYTES = 64 * 2**20
@@ -112,7 +111,7 @@ def build(keys: Keys, read: Read) -> Graph:
     """
     keys = np.unique(keys)
     picked = np.random.default_rng(0).permutation(len(keys))[:_SPACE_ROWS]
-    sample = _rows(read(keys[np.sort(picked)]))
+    sample = as_rows(read(keys[np.sort(picked)]))
     scale, mean = torch.std_mean(sample, dim=0, correction=0)
     scale[scale <= 1e-6 * scale.max().clamp_min(1e-30)] = 1.0
     sample = (sample - mean) / scale
@@ -158,7 +157,8 @@ def update(graph: Graph, keys: Keys, read: Read) -> Graph:
     return Graph(keys, graph.mean, graph.scale, graph.basis, points, columns, cosines)
 
 
-def _rows(embeddings: NDArray[Any]) -> Tensor:
+def as_rows(embeddings: NDArray[Any]) -> Tensor:
+    """Embeddings (n, d) as float32; what is not finite is 0."""
     return torch.from_numpy(np.asarray(embeddings).astype(np.float32)).nan_to_num_(0.0, 0.0, 0.0)
 
 
@@ -168,7 +168,7 @@ def _points(space: tuple[NDArray[np.float32], ...], keys: Keys, read: Read) -> N
     points = np.empty((len(keys), basis.shape[1]), np.float32)
     for start in range(0, len(keys), _SPACE_ROWS):
         rows = slice(start, start + _SPACE_ROWS)
-        projected = ((_rows(read(keys[rows])) - mean) / scale) @ basis
+        projected = ((as_rows(read(keys[rows])) - mean) / scale) @ basis
         points[rows] = torch.nn.functional.normalize(projected, dim=1).numpy()
     return points
 

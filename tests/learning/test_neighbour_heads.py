@@ -12,10 +12,11 @@ from sklearn.neighbors import NearestNeighbors
 
 from backend.errors import HeadUnreadable
 from backend.learning import committee
+from backend.learning.anchors import NEIGHBOURS
 from backend.learning.candidates import Unlabelled
 from backend.learning.heads import Head
 from backend.learning.loans import load_loan, save_loan
-from backend.learning.neighbour_heads import ARRAYS, NEIGHBOURS, NeighbourHead
+from backend.learning.neighbour_heads import ARRAYS, NeighbourHead
 from backend.learning.neighbours import build
 from backend.learning.training import FitReport, fit
 
