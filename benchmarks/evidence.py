@@ -21,7 +21,7 @@ from backend.backtest.bench import Bench
 from backend.backtest.campaign import Campaign, run
 from backend.backtest.replay import Arm, Curve
 from backend.pool import folders
-from backend.settings import settings
+from backend.settings import EncoderSection, settings
 from benchmarks import data, pools
 from benchmarks.measures import agent_regret, never_worse, saving
 from benchmarks.pictures import grid, tables
@@ -38,6 +38,8 @@ SINGLE = ("max_herding", "typiclust", "margin_clusters", "class_balanced_margin"
 COMPARED = tuple(Arm(name, head="logistic", name=name) for name in SINGLE)
 BY_HAND = tuple(Arm(way, head="logistic", name=way) for way in manual.WAYS)
 COMPARED_LABELS = 1_000
+MIRRORED, LAST_MAP = "cifar-10-mirrored", "cifar-10-last-map"
+MIRRORED_ENCODER = EncoderSection(name="efficientnet-lite0-mirrored")
 POLICY = ("strategies/auto.py", "strategies/max_herding.py", "strategies/margin_clusters.py",
           "strategies/class_balanced_margin.py")  # fmt: skip
 
@@ -54,6 +56,7 @@ class Pool:
     labels: int
     beside: tuple[Arm, ...] = ()
     is_quick: bool = False
+    arms: tuple[Arm, ...] = MAIN
 
 
 def steps(labels: int) -> tuple[int, ...]:
@@ -94,6 +97,10 @@ def choose_pools(out: Path, quick: bool) -> list[Pool]:
             Pool(f"{name}-long-tail", tail, labels, COMPARED, name == "cifar-10"),
             Pool(f"{name}-near-duplicates", doubled, 1_000),
         ]
+    found += [
+        Pool(MIRRORED, lambda folder: pools.whole(cifar(), folder, print, MIRRORED_ENCODER), 2_000),
+        Pool(LAST_MAP, lambda folder: pools.last_map(cifar(), folder, print), 2_000, arms=MAIN[:1]),
+    ]
     for name, texts in (("mailing-lists", data.mailing_lists), ("spam", data.spam)):
         balanced, tail, _ = of(name, partial(texts, cache))
         found += [
@@ -109,7 +116,7 @@ def replay(pool: Pool, seeds: int, options: argparse.Namespace) -> dict[str, lis
     schedule = steps(min(pool.labels, options.labels))
     short = steps(min(schedule[-1], COMPARED_LABELS))
     found: dict[str, list[Curve]] = {}
-    for arms, looks in ((MAIN, schedule), (() if options.main_only else pool.beside, short)):
+    for arms, looks in ((pool.arms, schedule), (() if options.main_only else pool.beside, short)):
 
         def tell(done: int, total: int, last: str) -> None:
             print(f"{pool.name}: {done} of {total} replays{': ' + last if last else ''}", file=sys.stderr, flush=True)
@@ -133,10 +140,11 @@ def compared(curves: dict[str, list[Curve]], names: tuple[str, ...]) -> dict[str
 
 def rows_of(found: Found, agents: Found) -> list[dict[str, Any]]:
     """The measures of the evidence, as far as their pools were replayed."""
-    rows = [never_worse(found, ((AUTO, RANDOM), (AUTO_PLAIN, PLAIN)))]
+    played = {pool: curves for pool, curves in found.items() if AUTO in curves}
+    rows = [never_worse(played, ((AUTO, RANDOM), (AUTO_PLAIN, PLAIN)))]
     if agents:
         rows.append(agent_regret(agents))
-    for pool, curves in found.items():
+    for pool, curves in played.items():
         for at in (100, 500, 1_000, 2_000):
             for arm, what in ((AUTO, "service"), (AUTO_PLAIN, "selection")):
                 rows += saving(f"{what}_{at}:{pool}", curves, arm, PLAIN, at)
@@ -149,6 +157,13 @@ def rows_of(found: Found, agents: Found) -> list[dict[str, Any]]:
                 rows += saving(f"{what}_{at}", found[pool], arm, PLAIN, at)
     if "cifar-10-whole" in found:
         rows += saving("cold_start_100", found["cifar-10-whole"], AUTO_PLAIN, PLAIN, 100)
+    for pool in ("cifar-10-whole", MIRRORED):
+        for bar in ("cifar-10-whole", LAST_MAP):
+            if pool != bar and pool in found and bar in found:
+                title = f"{PLAIN}, {bar}"
+                both = {AUTO: found[pool][AUTO], title: found[bar][PLAIN]}
+                for at in (1_000, 2_000):
+                    rows += saving(f"service_{at}:{pool}:{bar}", both, AUTO, title, at)
     return rows
 
 
@@ -174,7 +189,7 @@ def main() -> None:
     singles = {pool: compared(curves, SINGLE) for pool, curves in found.items() if SINGLE[0] in curves}
     by_hand = tuple(manual.WAYS)
     manuals = {pool: compared(curves, by_hand) for pool, curves in found.items() if by_hand[0] in curves}
-    mains = {pool: {arm.title: curves[arm.title] for arm in MAIN} for pool, curves in found.items()}
+    mains = {pool: {arm.title: curves[arm.title] for arm in MAIN} for pool, curves in found.items() if AUTO in curves}
     rows = rows_of(found, singles)
     for one in rows:
         print(show(one))

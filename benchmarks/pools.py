@@ -4,14 +4,17 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageEnhance
 
 from backend.backtest.bench import Bench
 from backend.backtest.source import open_bench
+from backend.learning.architectures import ARCHITECTURES
 from backend.pool.folders import Dataset, made_once, read_folder
 from backend.rounds.encoding import embeddings_of
 from backend.rounds.items import encoder_for
@@ -20,19 +23,29 @@ from backend.settings import EncoderSection
 TAIL = 100
 ORIGINALS, COPIES = 10_000, 5
 _SOURCE = "source.json"
+_LAST_MAP = "efficientnet-lite0-last-map"
 
 Say = Callable[[str], None]
 
 
-def whole(data: Path, folder: Path, say: Say) -> Bench:
+def whole(data: Path, folder: Path, say: Say, encoder: EncoderSection | None = None) -> Bench:
     """All of the class folders at `data`; encoded and graphed once, while they and the encoder stay as they are."""
-    section = encoder_for(read_folder(data).kind, EncoderSection())
+    section = encoder_for(read_folder(data).kind, encoder or EncoderSection())
     facts = {"data": str(data.absolute()), "encoder": embeddings_of(section).digest}
     if _is_of(folder, facts):
         return Bench(folder / "bench")
     bench = open_bench(str(data), folder, section, say)
     _claim(folder, facts)
     return bench
+
+
+def last_map(data: Path, folder: Path, say: Say) -> Bench:
+    """Images by the means of efficientnet-lite0's last map alone: a bar, and no encoder that a project can have."""
+    usual = ARCHITECTURES["efficientnet-lite0"]
+    plain = replace(usual, dims=1280, read=_read_last_map, identify=lambda: f"{usual.identify()} last map")
+    ARCHITECTURES[_LAST_MAP] = plain
+    named: dict[str, Any] = {"name": _LAST_MAP}
+    return whole(data, folder, say, EncoderSection.model_construct(**named))
 
 
 def long_tail(bench: Bench, folder: Path) -> Bench:
@@ -72,6 +85,21 @@ def near_duplicates(name: str, data: Path, folder: Path, cache: Path, say: Say) 
             (where / "test").symlink_to(dataset.test.paths[0].parent.parent)
 
     return whole(made_once(cache / f"near-duplicates-{name}", make), folder, say)
+
+
+def _read_last_map(weights: Path | None) -> torch.nn.Module:
+    class Means(torch.nn.Module):
+        def __init__(self, network: torch.nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            body: Any = self.network
+            found: torch.Tensor = body.extract_features(x).mean((2, 3))
+            return found
+
+    usual: Any = ARCHITECTURES["efficientnet-lite0"].read(weights)
+    return Means(usual.network).eval()
 
 
 def _is_of(folder: Path, facts: dict[str, Any]) -> bool:

@@ -19,8 +19,9 @@ from backend.backtest.bench import Bench
 from backend.backtest.campaign import Campaign, accuracies, run, schedule
 from backend.backtest.comparison import Question, compare
 from backend.backtest.halving import foretold, halve
-from backend.backtest.replay import Arm, replay
+from backend.backtest.replay import Arm, _fit, _predict, replay
 from backend.errors import BacktestMismatch, BenchUnusable, UnknownSource
+from backend.learning.neighbour_heads import NeighbourHead
 from strategies.agent import Agent
 from tests.services.images import CACHE
 
@@ -92,6 +93,19 @@ def test_a_replay_spends_exactly_its_labels_and_learns(bench: Bench) -> None:
     assert seen == list(curve.labels) == list(STEPS)
     assert curve.chosen == ("random", "margin", "margin")
     assert curve.accuracy[-1] > curve.accuracy[0] > 0.3
+
+
+def test_a_replayed_head_that_asks_neighbours_says_what_a_round_would_have_said(tmp_path: Path) -> None:
+    x, y = load_digits(return_X_y=True)
+    x = x + np.random.default_rng(0).normal(0, 4, x.shape)
+    bench = Bench.write(tmp_path, [str(n) for n in range(10)], (x[:1_200], y[:1_200]), (x[1_200:], y[1_200:]))
+
+    fit = _fit(bench, Arm("random"), np.arange(400), seed=0)
+
+    assert fit is not None
+    assert isinstance(fit.head, NeighbourHead)
+    assert (_predict(fit.head, bench, "pool") == fit.head.predict(bench.pool)).all()
+    assert (_predict(fit.head, bench, "test") == fit.head.predict(bench.test)).all()
 
 
 def test_the_random_arms_labels_are_a_uniform_draw_of_the_seed(bench: Bench) -> None:

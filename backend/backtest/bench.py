@@ -64,6 +64,16 @@ class Bench:
         return Graph.load(self.folder / "graph.safetensors")
 
     @cached_property
+    def near_pool(self) -> NDArray[np.int64]:
+        """The pool's neighbours among the graph's cells, which no fit changes."""
+        return self.graph.cells[0].neighbours(self.pool)
+
+    @cached_property
+    def near_test(self) -> NDArray[np.int64]:
+        """Those of the test set."""
+        return self.graph.cells[0].neighbours(self.test)
+
+    @cached_property
     def pool(self) -> NDArray[np.float16]:
         return self._array("pool_x")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from backend.artefacts import whole
 from backend.backtest.bench import Bench
@@ -78,7 +79,8 @@ def _settle() -> None:
     import torch
 
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["OMP_NUM_THREADS"] = "1"  # for libraries that are loaded later
+    threadpool_limits(1)  # and numpy's, which the parent has loaded
 
 
 def _replay(folder: Path, arm: Arm, seed: int, steps: tuple[int, ...], path: Path) -> None:

@@ -14,6 +14,9 @@ from backend.backtest.bench import Bench
 from backend.learning import training
 from backend.learning.candidates import Unlabelled
 from backend.learning.committee import Source
+from backend.learning.heads import Head
+from backend.learning.neighbour_heads import NeighbourHead
+from backend.rounds.graph import NODES
 from backend.rounds.inputs import OF_A_MODEL, model_inputs
 
 HeadKind = Literal["service", "logistic", "mlp"]
@@ -75,7 +78,7 @@ def replay(
         known = np.concatenate([known, picks])
         chosen.append(name)
         fit = _fit(bench, arm, known, seed)
-        predicted = _only(bench, known) if fit is None else fit.head.predict(bench.test).argmax(axis=1)
+        predicted = _only(bench, known) if fit is None else _predict(fit.head, bench, "test").argmax(axis=1)
         accuracy.append(float(np.mean(predicted == bench.test_labels)))
         progress(labels)
     return Curve(tuple(schedule), tuple(accuracy), tuple(seconds), tuple(chosen))
@@ -91,7 +94,8 @@ def _pick(
     asked = strategy.needs | strategy.uses
     head, penalty = (None, 0.0) if fit is None or not asked & OF_A_MODEL else (fit.head, fit.penalty)
     labelled, classes = bench.pool[known], bench.labels[known]
-    inputs = model_inputs(asked, head, penalty, bench.pool, labelled, classes, seed, arm.samples)
+    said = None if head is None else _predict(head, bench, "pool")
+    inputs = model_inputs(asked, head, penalty, bench.pool, labelled, classes, seed, arm.samples, said)
     ids = np.arange(len(bench.labels))
     request = strategies.Request(ids=ids, budget=budget, seed=seed, excluded=frozenset(known.tolist()), **inputs)
     selection = strategies.run(strategy, request)
@@ -104,9 +108,17 @@ def _fit(bench: Bench, arm: Arm, known: NDArray[np.int64], seed: int) -> trainin
         return None
     pool = None
     if arm.head == "service" and len(known) <= training.PROPAGATION_LABELS:
-        pool = Unlabelled.draw(bench.graph, bench.keys(known), bench.read, seed)
+        is_whole = len(bench.labels) <= NODES  # of a larger pool a round's graph is a sample
+        pool = Unlabelled.draw(bench.graph, bench.keys(known), bench.read, seed, is_whole=is_whole)
     methods = training.METHODS["mlp" if arm.head == "mlp" else "linear"]
     return training.fit(bench.pool[known], labels, bench.classes, pool, seed=seed, methods=methods)
+
+
+def _predict(head: Head, bench: Bench, part: Literal["pool", "test"]) -> NDArray[np.float32]:
+    """The head's probabilities; items stay where they are, so their neighbours are looked for once."""
+    if isinstance(head, NeighbourHead):
+        return head.answer(getattr(bench, part), getattr(bench, f"near_{part}"))
+    return head.predict(getattr(bench, part))
 
 
 def _only(bench: Bench, known: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ NEIGHBOURS = 15
 PROBED = 16
 """Cells that a search looks into; a cell holds some 200 points."""
 
+_BLOCK_ROWS = 8_192
 _STEPS = 127  # a unit vector's numbers as bytes
 
 Floats = NDArray[np.float32]
@@ -34,6 +35,11 @@ class Anchors:
 
     def __len__(self) -> int:
         return len(self.codes)
+
+    def neighbours(self, embeddings: NDArray[Any]) -> NDArray[np.int64]:
+        """The `NEIGHBOURS` nearest of each embedding (n, d), block by block, as `nearest` finds them."""
+        blocks = range(0, max(1, len(embeddings)), _BLOCK_ROWS)
+        return np.concatenate([self.nearest(embeddings[start : start + _BLOCK_ROWS], NEIGHBOURS) for start in blocks])
 
     def nearest(self, embeddings: NDArray[Any], count: int) -> NDArray[np.int64]:
         """The c points of highest cosine to each embedding (n, d) among `PROBED` cells, (n, c) in no order.

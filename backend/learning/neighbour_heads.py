@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.learning.anchors import NEIGHBOURS, Anchors
+from backend.learning.anchors import Anchors
 from backend.learning.heads import Floats, Head
 
 ARRAYS = (
@@ -53,10 +53,16 @@ class NeighbourHead(Head):
 
     def predict(self, embeddings: NDArray[Any]) -> Floats:
         """Probabilities, (n, K) float32, as `Head.predict` reads and refuses embeddings."""
-        said = super().predict(embeddings)
+        return self._mean(super().predict(embeddings), self.anchors.neighbours(embeddings))
+
+    def answer(self, embeddings: NDArray[Any], near: NDArray[np.int64]) -> Floats:
+        """`predict` where the embeddings' `neighbours` (n, c) among the anchors are known."""
+        return self._mean(super().predict(embeddings), near)
+
+    def _mean(self, said: Floats, near: NDArray[np.int64]) -> Floats:
         for start in range(0, len(said), _BLOCK_ROWS):
             rows = slice(start, start + _BLOCK_ROWS)
-            said[rows] += self.opinions[self.anchors.nearest(embeddings[rows], NEIGHBOURS)].mean(axis=1)
+            said[rows] += self.opinions[near[rows]].mean(axis=1)
         said /= 2
         np.power(said, 1 / self.sharpness, out=said)
         said /= said.sum(axis=1, keepdims=True)

@@ -86,8 +86,12 @@ def model_inputs(
     classes: NDArray[np.int64],
     seed: int,
     source: committee.Source = "bootstrap",
+    said: NDArray[np.float32] | None = None,
 ) -> dict[str, Any]:
-    """What a head says of a pool's embeddings (n, d), beside the labelled ones (l, d) and their class indices (l,)."""
+    """What a head says of a pool's embeddings (n, d), beside the labelled ones (l, d) and their class indices (l,).
+
+    said: the head's probabilities (n, K), where they are known.
+    """
     inputs: dict[str, Any] = {
         "embeddings": embeddings,
         "labelled_embeddings": labelled,
@@ -97,7 +101,7 @@ def model_inputs(
         return inputs
     if head.task == Task.REGRESSION:
         return inputs | {"deviations": head.predict(embeddings)[:, 1]}
-    inputs |= {"probabilities": head.predict(embeddings), "classes": len(head.classes)}
+    inputs |= {"probabilities": head.predict(embeddings) if said is None else said, "classes": len(head.classes)}
     if Needs.LOGITS in asked:
         inputs["logits"] = head.logits(embeddings)
     if Needs.LINEAR_HEAD in asked:

@@ -81,6 +81,15 @@ def test_it_says_the_mean_of_its_own_and_of_its_neighbours(noisy: Noisy, asking:
     assert type(head.own) is Head
 
 
+def test_where_the_neighbours_are_known_the_answer_is_the_same(noisy: Noisy, asking: FitReport) -> None:
+    head, asked = asking.head, noisy.x[POOL:]
+    assert isinstance(head, NeighbourHead)
+    near = noisy.lend().graph.cells[0].neighbours(asked)
+
+    assert (head.answer(asked, near) == head.predict(asked)).all()
+    assert (head.answer(asked, near[::-1]) != head.predict(asked)).any()
+
+
 def test_where_neighbours_know_more_they_are_asked_and_it_pays() -> None:
     gained = []
     for seed in range(3):
