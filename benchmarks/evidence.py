@@ -34,6 +34,7 @@ MAIN = (
     Arm("auto", name="auto, service head"),
 )
 PLAIN, RANDOM, AUTO_PLAIN, AUTO = (arm.title for arm in MAIN)
+ENDS = (MAIN[0], MAIN[-1])
 SINGLE = ("max_herding", "typiclust", "margin_clusters", "class_balanced_margin", "badge", "margin", "entropy")
 COMPARED = tuple(Arm(name, head="logistic", name=name) for name in SINGLE)
 BY_HAND = tuple(Arm(way, head="logistic", name=way) for way in manual.WAYS)
@@ -98,7 +99,7 @@ def choose_pools(out: Path, quick: bool) -> list[Pool]:
             Pool(f"{name}-near-duplicates", doubled, 1_000),
         ]
     found += [
-        Pool(MIRRORED, lambda folder: pools.whole(cifar(), folder, print, MIRRORED_ENCODER), 2_000),
+        Pool(MIRRORED, lambda folder: pools.whole(cifar(), folder, print, MIRRORED_ENCODER), 2_000, arms=ENDS),
         Pool(LAST_MAP, lambda folder: pools.last_map(cifar(), folder, print), 2_000, arms=MAIN[:1]),
     ]
     for name, texts in (("mailing-lists", data.mailing_lists), ("spam", data.spam)):
@@ -147,7 +148,7 @@ def rows_of(found: Found, agents: Found) -> list[dict[str, Any]]:
     for pool, curves in played.items():
         for at in (100, 500, 1_000, 2_000):
             for arm, what in ((AUTO, "service"), (AUTO_PLAIN, "selection")):
-                rows += saving(f"{what}_{at}:{pool}", curves, arm, PLAIN, at)
+                rows += saving(f"{what}_{at}:{pool}", curves, arm, PLAIN, at) if arm in curves else []
     named = {"cifar-10-whole": ("service", "selection"), "cifar-10-long-tail": ("long_tail",)}
     named |= {"cifar-10-near-duplicates": ("duplicates",)}
     for pool, whats in named.items():
@@ -189,7 +190,11 @@ def main() -> None:
     singles = {pool: compared(curves, SINGLE) for pool, curves in found.items() if SINGLE[0] in curves}
     by_hand = tuple(manual.WAYS)
     manuals = {pool: compared(curves, by_hand) for pool, curves in found.items() if by_hand[0] in curves}
-    mains = {pool: {arm.title: curves[arm.title] for arm in MAIN} for pool, curves in found.items() if AUTO in curves}
+    mains = {
+        pool: {arm.title: curves[arm.title] for arm in MAIN if arm.title in curves}
+        for pool, curves in found.items()
+        if AUTO in curves
+    }
     rows = rows_of(found, singles)
     for one in rows:
         print(show(one))
