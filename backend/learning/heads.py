@@ -24,11 +24,7 @@ from strategies import Task
 
 Floats = NDArray[np.float32]
 
-_LINEAR, _HIDDEN = "nextbatch-head-1", "nextbatch-head-2"
-_ARRAYS = {
-    _LINEAR: ("mean", "scale", "weights", "bias"),
-    _HIDDEN: ("mean", "scale", "weights", "bias", "hidden", "hidden_bias"),
-}
+_HIDDEN = "nextbatch-head-2"
 _ELSEWHERE = {
     "nextbatch-head-3": ("backend.learning.set_heads", "SetHead"),
     "nextbatch-head-4": ("backend.learning.number_heads", "NumberHead"),
@@ -56,6 +52,9 @@ class Head:
     """
 
     task: ClassVar[Task] = Task.CLASSIFICATION
+    form: ClassVar[str] = "nextbatch-head-1"
+    arrays: ClassVar[tuple[str, ...]] = ("mean", "scale", "weights", "bias")
+    """Without a hidden layer: the name of its files' format, and its arrays in the order that makes the digest."""
 
     classes: tuple[str, ...]
     mean: Floats
@@ -94,12 +93,11 @@ class Head:
         return sum(array.size for array in self._tensors().values())
 
     def _names(self) -> tuple[str, ...]:
-        """The arrays, but for the temperature, in the order in which they make the digest."""
-        return _ARRAYS[self._format]
+        return self.arrays if self.hidden is None else _with_hidden(self.arrays)
 
     @property
     def _format(self) -> str:
-        return _LINEAR if self.hidden is None else _HIDDEN
+        return self.form if self.hidden is None else _HIDDEN
 
     @cached_property
     def digest(self) -> str:
@@ -277,10 +275,14 @@ def _product(embeddings: NDArray[Any], *layers: tuple[Floats, Floats]) -> Callab
 def _kind(name: str) -> tuple[type[Head], tuple[str, ...]]:
     """The kind of head that has files of this format, and its arrays; none where nobody has."""
     if name in _ELSEWHERE:
-        module, kind = _ELSEWHERE[name]
-        found = importlib.import_module(module)
-        return getattr(found, kind), found.ARRAYS
-    return Head, _ARRAYS.get(name, ())
+        module, title = _ELSEWHERE[name]
+        kind: type[Head] = getattr(importlib.import_module(module), title)
+        return kind, kind.arrays
+    return Head, {Head.form: Head.arrays, _HIDDEN: _with_hidden(Head.arrays)}.get(name, ())
+
+
+def _with_hidden(arrays: tuple[str, ...]) -> tuple[str, ...]:
+    return (*arrays, "hidden", "hidden_bias")
 
 
 def _classes_json(classes: tuple[str, ...]) -> str:

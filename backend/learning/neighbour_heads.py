@@ -10,10 +10,6 @@ from numpy.typing import NDArray
 from backend.learning.anchors import Anchors
 from backend.learning.heads import Floats, Head
 
-ARRAYS = (
-    "mean", "scale", "weights", "bias", "projection", "offset", "centres", "starts", "codes", "opinions", "sharpness",
-)  # fmt: skip
-_FORMAT = "nextbatch-head-5"
 _BLOCK_ROWS = 8_192
 
 
@@ -29,6 +25,9 @@ class NeighbourHead(Head):
     `Head.predict`, ``opinions`` (m, K) float32 what it was for those items, whose places are `Anchors`: ``projection``,
     ``offset``, ``centres``, ``starts`` and ``codes``. What asks for weights gets those of `own`.
     """
+
+    form = "nextbatch-head-5"
+    arrays = (*Head.arrays, "projection", "offset", "centres", "starts", "codes", "opinions", "sharpness")
 
     projection: Floats = field(default_factory=_empty)
     offset: Floats = field(default_factory=_empty)
@@ -72,13 +71,6 @@ class NeighbourHead(Head):
         """The logarithms of `predict`."""
         logits: Floats = np.log(np.maximum(self.predict(embeddings), np.finfo(np.float32).tiny))
         return logits
-
-    @property
-    def _format(self) -> str:
-        return _FORMAT
-
-    def _names(self) -> tuple[str, ...]:
-        return ARRAYS
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         m, r, cells = len(self.codes), self.offset.size, len(self.centres)

@@ -10,8 +10,6 @@ from backend.learning.heads import Floats, Head
 from backend.questions import Scale, number_label
 from strategies import Task
 
-ARRAYS = ("mean", "scale", "weights", "bias", "basis", "shrinkage", "noise", "limits")
-_FORMAT = "nextbatch-head-4"
 _MOST = float(np.finfo(np.float32).max)
 
 
@@ -31,6 +29,8 @@ class NumberHead(Head):
     """
 
     task = Task.REGRESSION
+    form = "nextbatch-head-4"
+    arrays = (*Head.arrays, "basis", "shrinkage", "noise", "limits")
 
     basis: Floats = field(default_factory=_nothing)
     shrinkage: Floats = field(default_factory=_nothing)
@@ -68,13 +68,6 @@ class NumberHead(Head):
         weights = self.weights.astype(np.float64) / self.scale[:, None].astype(np.float64)
         bias = self.bias.astype(np.float64) - self.mean.astype(np.float64) @ weights
         return ((weights.astype(np.float32), bias.astype(np.float32)),)
-
-    @property
-    def _format(self) -> str:
-        return _FORMAT
-
-    def _names(self) -> tuple[str, ...]:
-        return ARRAYS
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         d, r = self.mean.size, self.shrinkage.size

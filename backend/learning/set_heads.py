@@ -10,9 +10,6 @@ from backend.learning.heads import Floats, Head
 from backend.questions import set_label
 from strategies import Task
 
-ARRAYS = ("mean", "scale", "weights", "bias", "thresholds")
-_FORMAT = "nextbatch-head-3"
-
 
 @dataclass(frozen=True, eq=False)
 class SetHead(Head):
@@ -23,6 +20,8 @@ class SetHead(Head):
     """
 
     task = Task.MULTI_LABEL
+    form = "nextbatch-head-3"
+    arrays = (*Head.arrays, "thresholds")
 
     thresholds: Floats = field(default_factory=lambda: np.empty(0, np.float32))
 
@@ -47,13 +46,6 @@ class SetHead(Head):
     def doubts(self, said: NDArray[Any]) -> Floats:
         """(n,) in [0, 1], of the label in most doubt: 1 less the gap of its yes and no."""
         return np.asarray(1 - np.abs(2 * said - 1).min(axis=1), np.float32)
-
-    @property
-    def _format(self) -> str:
-        return _FORMAT
-
-    def _names(self) -> tuple[str, ...]:
-        return ARRAYS
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         return {**super()._shapes(), "thresholds": (len(self.classes),)}
