@@ -41,7 +41,7 @@ BY_HAND = tuple(Arm(way, head="logistic", name=way) for way in manual.WAYS)
 COMPARED_LABELS = 1_000
 MIRRORED, LAST_MAP = "cifar-10-mirrored", "cifar-10-last-map"
 MIRRORED_ENCODER = EncoderSection(name="efficientnet-lite0-mirrored")
-POLICY = ("strategies/auto.py", "strategies/max_herding.py", "strategies/margin_clusters.py",
+POLICY = ("strategies/auto.py", "strategies/typiclust.py", "strategies/margin_clusters.py",
           "strategies/class_balanced_margin.py")  # fmt: skip
 
 Opening = Callable[[Path], Bench]

@@ -27,6 +27,7 @@ from backend.rounds.votes import contested
 from backend.settings import ProjectConfig
 from backend.studio.labels import LabelTask
 from strategies import Needs
+from strategies.auto import COVERAGE
 
 
 def round_seed(project_seed: int, number: int) -> int:
@@ -84,7 +85,7 @@ def _usable(strategy: strategies.Strategy, inputs: Mapping[str, Any]) -> tuple[s
         lacks = "labels that a model gets wrong, and there are none"
     if not lacks:
         return strategy, ""
-    return strategies.create("max_herding"), f"Coverage (max_herding): {strategy.name} needs {lacks}."
+    return strategies.create(COVERAGE), f"Coverage ({COVERAGE}): {strategy.name} needs {lacks}."
 
 
 def _random_size(config: ProjectConfig, size: int, is_first: bool) -> int:

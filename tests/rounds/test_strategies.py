@@ -103,7 +103,7 @@ def test_without_a_model_coverage_stands_in_and_says_so(champion: tuple[Project,
     report, picks = chosen(project, name="margin")
 
     assert len(picks) == 8
-    assert report["policy"] == "Coverage (max_herding): margin needs a model, and there is none yet."
+    assert report["policy"] == "Coverage (typiclust): margin needs a model, and there is none yet."
 
 
 def test_the_folded_head_gives_the_heads_logits(champion: tuple[Project, Champion]) -> None:

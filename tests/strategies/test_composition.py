@@ -67,7 +67,7 @@ class TestNames:
     def test_the_policy_of_a_part_is_told(self, pool: MakePool) -> None:
         selection = run(create("distinct", of="auto"), pool())
 
-        assert "max_herding" in str(selection.diagnostics["policy"])
+        assert "typiclust" in str(selection.diagnostics["policy"])
         assert "chosen" not in selection.diagnostics
 
     @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_margin_clusters_looks_at_the_smallest_mean_margins(pool: MakePool) -> N
     assert "on average" in selection.reasons[0]
 
 
-@pytest.mark.parametrize(("labels", "chosen"), [(99, "max_herding"), (100, "margin_clusters")])
+@pytest.mark.parametrize(("labels", "chosen"), [(49, "typiclust"), (50, "margin_clusters")])
 def test_auto_takes_coverage_and_then_margins_and_says_why(labels: int, chosen: str, pool: MakePool) -> None:
     selection = run(create("auto"), multi_label(pool(labels=labels)))
 
