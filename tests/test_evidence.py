@@ -9,6 +9,7 @@ from PIL import Image
 
 from backend.backtest.replay import Curve
 from benchmarks import emails
+from benchmarks.evidence import AUTO, AUTO_PLAIN, PLAIN, RANDOM, rows_of
 from benchmarks.measures import agent_regret, never_worse, saving
 from benchmarks.pools import _changed
 
@@ -53,6 +54,24 @@ def test_the_labels_saved_lie_where_the_mean_curve_crosses() -> None:
     assert saving("selection_1000", found, "auto", "random", 1_000) == []
     (never,) = saving("selection_100", found, "random", "auto", 100)
     assert never["value"] > 1e9
+
+
+def test_the_service_is_held_against_the_bar_of_another_encoder_too() -> None:
+    looks = (500, 1_000, 2_000)
+
+    def runs(*accuracy: float) -> list[Curve]:
+        return [Curve(looks, accuracy, (0.0,) * 3, ("",) * 3)] * 2
+
+    plain, better = runs(0.4, 0.6, 0.7), runs(0.5, 0.7, 0.8)
+    found = {"cifar-10-whole": dict.fromkeys((PLAIN, RANDOM), plain) | dict.fromkeys((AUTO_PLAIN, AUTO), better)}
+    found["cifar-10-last-map"] = {PLAIN: runs(0.3, 0.5, 0.6)}
+
+    rows = {row["id"]: row["value"] for row in rows_of(found, {})}
+
+    assert rows["service_1000"] == pytest.approx(750)
+    assert rows["service_1000:cifar-10-whole:cifar-10-last-map"] == 500
+    assert rows["service_2000:cifar-10-whole:cifar-10-last-map"] == pytest.approx(750)
+    assert not any(name.endswith(":cifar-10-last-map") and name.startswith("selection") for name in rows)
 
 
 def test_the_worst_pool_is_the_one_that_is_told() -> None:
