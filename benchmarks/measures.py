@@ -57,7 +57,7 @@ def never_worse(pools: Mapping[str, Curves], pairs: Sequence[tuple[str, str]]) -
     }
     where = min(bounds, key=lambda name: bounds[name])
     what = "AUBC of auto minus random's, lowest 95 % lower bound over data, pools and heads"
-    more = {"where": where, "bounds": bounds}
+    more: dict[str, Any] = {"where": where, "bounds": bounds}
     return row("never_worse", what, [bounds[where]], "share", target=-0.003, better="higher", **more)
 
 
@@ -86,5 +86,5 @@ def agent_regret(pools: Mapping[str, Curves]) -> dict[str, Any]:
         chosen[pool] = {name: picks.count(name) for name in sorted(set(picks), key=picks.count, reverse=True)}
     worst = max(lost, key=lambda pool: lost[pool])
     what = "AUBC of the best single strategy known afterwards minus that of the agent's choice, the worst pool"
-    more = {"where": worst, "pools": lost, "chosen": chosen, "best_afterwards": best}
+    more: dict[str, Any] = {"where": worst, "pools": lost, "chosen": chosen, "best_afterwards": best}
     return row("agent_regret", what, [lost[worst]], "share", target=0.003, **more)
