@@ -117,7 +117,8 @@ def replay(pool: Pool, seeds: int, options: argparse.Namespace) -> dict[str, lis
     schedule = steps(min(pool.labels, options.labels))
     short = steps(min(schedule[-1], COMPARED_LABELS))
     found: dict[str, list[Curve]] = {}
-    for arms, looks in ((pool.arms, schedule), (() if options.main_only else pool.beside, short)):
+    is_main = options.main_only == "all" or pool.name in options.main_only.split(",")
+    for arms, looks in ((pool.arms, schedule), (() if is_main else pool.beside, short)):
 
         def tell(done: int, total: int, last: str) -> None:
             print(f"{pool.name}: {done} of {total} replays{': ' + last if last else ''}", file=sys.stderr, flush=True)
@@ -175,13 +176,19 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=None, help="at most so many a pool")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", default="", help="pools by name, with commas between them; POOL:N for N seeds of it")
-    parser.add_argument("--main-only", action="store_true", help="no single strategies, nothing by hand, no agent")
+    parser.add_argument(
+        "--main-only",
+        nargs="?",
+        default="",
+        const="all",
+        help="no single strategies, nothing by hand, no agent: of all pools, or of those that are named",
+    )
     parser.add_argument("--dry", action="store_true", help="replay and print, and write no results")
     parser.add_argument("--out", type=Path, default=settings().cache / "benchmarks" / "evidence")
     options = parser.parse_args()
     os.environ.setdefault("NEXTBATCH_HOME", str(settings().cache / "benchmarks"))
     settings.cache_clear()
-    options.main_only = options.main_only or options.quick
+    options.main_only = "all" if options.quick else options.main_only
     options.seeds = options.seeds or (3 if options.quick else 10)
     options.labels = options.labels or (1_000 if options.quick else 2_000)
     only = {name: seeds for name, _, seeds in (one.partition(":") for one in filter(None, options.only.split(",")))}
