@@ -143,7 +143,8 @@ def compared(curves: dict[str, list[Curve]], names: tuple[str, ...]) -> dict[str
 def rows_of(found: Found, agents: Found) -> list[dict[str, Any]]:
     """The measures of the evidence, as far as their pools were replayed."""
     played = {pool: curves for pool, curves in found.items() if AUTO in curves}
-    rows = [never_worse(played, ((AUTO, RANDOM), (AUTO_PLAIN, PLAIN)))]
+    paired = {pool: curves for pool, curves in played.items() if RANDOM in curves}
+    rows = [never_worse(paired, ((AUTO, RANDOM), (AUTO_PLAIN, PLAIN)))] if paired else []
     if agents:
         rows.append(agent_regret(agents))
     for pool, curves in played.items():
@@ -171,7 +172,7 @@ def rows_of(found: Found, agents: Found) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="3 seeds, 1,000 labels, three pools, the main arms")
+    parser.add_argument("--quick", action="store_true", help="2 seeds, 500 labels, three pools, the main arms")
     parser.add_argument("--seeds", type=int, default=None)
     parser.add_argument("--labels", type=int, default=None, help="at most so many a pool")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
@@ -189,8 +190,8 @@ def main() -> None:
     os.environ.setdefault("NEXTBATCH_HOME", str(settings().cache / "benchmarks"))
     settings.cache_clear()
     options.main_only = "all" if options.quick else options.main_only
-    options.seeds = options.seeds or (3 if options.quick else 10)
-    options.labels = options.labels or (1_000 if options.quick else 2_000)
+    options.seeds = options.seeds or (2 if options.quick else 10)
+    options.labels = options.labels or (500 if options.quick else 2_000)
     only = {name: seeds for name, _, seeds in (one.partition(":") for one in filter(None, options.only.split(",")))}
     wanted = [pool for pool in choose_pools(options.out, options.quick) if not only or pool.name in only]
     found: Found = {pool.name: replay(pool, int(only.get(pool.name) or options.seeds), options) for pool in wanted}

@@ -53,7 +53,7 @@ def never_worse(pools: Mapping[str, Curves], pairs: Sequence[tuple[str, str]]) -
         f"{pool}: {arm}": round(interval(gains(curves, arm, baseline))[0], 5)
         for pool, curves in pools.items()
         for arm, baseline in pairs
-        if arm in curves and baseline in curves
+        if arm in curves
     }
     where = min(bounds, key=lambda name: bounds[name])
     what = "AUBC of auto minus random's, lowest 95 % lower bound over data, pools and heads"

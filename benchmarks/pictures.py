@@ -44,11 +44,19 @@ def grid(path: Path, pools: Pools, baseline: str, columns: int = 3) -> None:
         place.spines[["top", "right"]].set_visible(False)
     handles, names = max((place.get_legend_handles_labels() for place in places.flat), key=lambda found: len(found[1]))
     figure.legend(
-        handles, names, loc="outside lower center", ncols=min(2 * columns, 4, len(names)), frameon=False, fontsize=9
+        handles,
+        names,
+        loc="outside lower center",
+        ncols=min(2 * columns, 4, len(names)),
+        frameon=False,
+        fontsize=9,
+        title="shaded: 80 % of seeds",
+        title_fontsize=9,
     )
     for place in places.flat[max(0, len(pools) - columns) : len(pools)]:
         place.set_xlabel("labels spent")
-    figure.supylabel("test accuracy (shaded: 80 % of seeds)", fontsize=10)
+    for place in places[:, 0]:
+        place.set_ylabel("test accuracy")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     plt.close(figure)
