@@ -21,7 +21,8 @@ class TypiClust(Strategy):
     the fewest labels and picks, the larger of equals, and takes the item of highest typicality that is left: one
     over the mean distance to its `neighbours` nearest unlabelled items in the cluster, on unit vectors of `dimensions`
     principal components. Utility is that typicality, computed once a cluster, and not falling along the batch.
-    For cold starts. A pool beyond `candidates` is represented by a uniform sample.
+    For cold starts, above all where a head spreads labels over the pool. A pool beyond `candidates` is represented by a
+    uniform sample.
 
     Hacohen, Dekel & Weinshall, *Active learning on a budget: opposite strategies suit high and low budgets*,
     ICML 2022, 2202.02794; unlike its code, this leaves out no small cluster.

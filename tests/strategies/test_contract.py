@@ -282,7 +282,7 @@ for name in names():
         continue
     strategy = create(name, **small.get(name, {}))
     run(strategy, little)
-    limit = data_bytes() + (80 << 20) + (160 << 20) * (name == "auto")  # the kernel of max_herding, whole
+    limit = data_bytes() + (80 << 20)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
     run(strategy, large)
     resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
