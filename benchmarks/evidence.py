@@ -142,24 +142,22 @@ def compared(curves: dict[str, list[Curve]], names: tuple[str, ...]) -> dict[str
 
 def rows_of(found: Found, agents: Found) -> list[dict[str, Any]]:
     """The measures of the evidence, as far as their pools were replayed."""
-    played = {pool: curves for pool, curves in found.items() if AUTO in curves}
-    paired = {pool: curves for pool, curves in played.items() if RANDOM in curves}
+    paired = {pool: curves for pool, curves in found.items() if RANDOM in curves}
     rows = [never_worse(paired, ((AUTO, RANDOM), (AUTO_PLAIN, PLAIN)))] if paired else []
     if agents:
         rows.append(agent_regret(agents))
-    for pool, curves in played.items():
+    for pool, curves in found.items():
         for at in (100, 500, 1_000, 2_000):
             for arm, what in ((AUTO, "service"), (AUTO_PLAIN, "selection")):
-                rows += saving(f"{what}_{at}:{pool}", curves, arm, PLAIN, at) if arm in curves else []
+                rows += saving(f"{what}_{at}:{pool}", curves, arm, PLAIN, at)
     named = {"cifar-10-whole": ("service", "selection"), "cifar-10-long-tail": ("long_tail",)}
     named |= {"cifar-10-near-duplicates": ("duplicates",)}
     for pool, whats in named.items():
         for at in (1_000, 2_000):
-            for what in whats if pool in found else ():
+            for what in whats:
                 arm = AUTO if what == "service" else AUTO_PLAIN
-                rows += saving(f"{what}_{at}", found[pool], arm, PLAIN, at)
-    if "cifar-10-whole" in found:
-        rows += saving("cold_start_100", found["cifar-10-whole"], AUTO_PLAIN, PLAIN, 100)
+                rows += saving(f"{what}_{at}", found.get(pool, {}), arm, PLAIN, at)
+    rows += saving("cold_start_100", found.get("cifar-10-whole", {}), AUTO_PLAIN, PLAIN, 100)
     for pool in ("cifar-10-whole", MIRRORED):
         for bar in ("cifar-10-whole", LAST_MAP):
             if pool != bar and pool in found and bar in found:

@@ -26,11 +26,11 @@ _SPLITS = 20
 def saving(id_: str, curves: Curves, arm: str, baseline: str, at: int) -> list[dict[str, Any]]:
     """Labels with which `arm` reaches what `baseline` reaches with `at`, of the mean curves; 95 % over the seeds.
 
-    Nothing where the curves do not look at `at`. Infinite where it is not reached.
+    Nothing where an arm was not replayed, or nobody looked at `at`. Infinite where it is not reached.
     """
-    labels = curves[arm][0].labels
-    if at not in labels:
+    if not {arm, baseline} <= curves.keys() or at not in curves[arm][0].labels:
         return []
+    labels = curves[arm][0].labels
     ours, theirs, place = accuracies(curves[arm]), accuracies(curves[baseline]), labels.index(at)
     draws = [np.arange(len(ours)), *np.random.default_rng(0).integers(0, len(ours), (_DRAWS, len(ours)))]
     found = [labels_to(labels, ours[draw].mean(axis=0), float(theirs[draw].mean(axis=0)[place])) for draw in draws]

@@ -55,11 +55,16 @@ class Auto(Strategy):
         if probabilities is None or len(predictions) == 0:
             return COVERAGE, f"Coverage ({COVERAGE}): there is no model yet, with {labels} labels."
         classes = probabilities.shape[1]
-        if request.task == Task.MULTI_LABEL:
-            return self._of_labels(labels, classes)
+        has_sets = request.task == Task.MULTI_LABEL
+        known, kinds = (f"{labels} labelled items", "labels") if has_sets else (f"{labels} labels", "classes")
         if labels < self.labels_per_class * classes:
-            few = f"{labels} labels are fewer than {self.labels_per_class} for each of {classes} classes"
+            few = f"{known} are fewer than {self.labels_per_class} for each of {classes} {kinds}"
             return COVERAGE, f"Coverage ({COVERAGE}): {few}, too few to trust the model's doubts."
+        if has_sets:
+            return "margin_clusters", (
+                f"Small margins spread out (margin_clusters), a mean over {classes} labels: {known} are enough to "
+                "trust the model's doubts."
+            )
         predicted, labelled = _evenness(predictions, classes), 1.0
         if request.labelled_classes is not None and labels:
             labelled = _evenness(request.labelled_classes, classes)
@@ -72,16 +77,6 @@ class Auto(Strategy):
         return "margin_clusters", (
             f"Small margins spread out (margin_clusters): {labels} labels are enough to trust the model's doubts, and "
             f"the {classes} classes are even."
-        )
-
-    def _of_labels(self, labels: int, classes: int) -> tuple[str, str]:
-        """Where an item may have several labels there are no classes that could be even."""
-        if labels < self.labels_per_class * classes:
-            few = f"{labels} labelled items are fewer than {self.labels_per_class} for each of {classes} labels"
-            return COVERAGE, f"Coverage ({COVERAGE}): {few}, too few to trust the model's doubts."
-        return "margin_clusters", (
-            f"Small margins spread out (margin_clusters), a mean over {classes} labels: {labels} labelled items are "
-            "enough to trust the model's doubts."
         )
 
 

@@ -132,10 +132,8 @@ def test_its_file_brings_it_back_and_a_changed_one_is_refused(asking: FitReport,
     np.testing.assert_array_equal(back.predict(x), asking.head.predict(x))
     assert back.parameters == asking.head.own.parameters + 1
     with safe_open(path, framework="np") as file:
-        metadata, tensors = (
-            file.metadata(),
-            {name: file.get_tensor(name) for name in (*NeighbourHead.arrays, "temperature")},
-        )
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in (*NeighbourHead.arrays, "temperature")}
     for name, value in (("starts", tensors["starts"][::-1]), ("opinions", tensors["opinions"] + 2)):
         save_file({**tensors, name: np.ascontiguousarray(value)}, path, metadata)
         with pytest.raises(HeadUnreadable):
